@@ -1,0 +1,3 @@
+"""Run Ansible in execution environments."""
+
+__version__ = "0.1.0"

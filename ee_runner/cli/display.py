@@ -1,0 +1,100 @@
+"""What the command shows: the job's output as it is, JSON events, the progress of a pull."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+
+class Console:
+    """Writes the job's bytes to standard output and error, untouched where those are terminals.
+
+    Elsewhere a terminal's line ends (CR LF) become plain ones. A reader that goes away (``| head``) ends the showing,
+    not the job.
+    """
+
+    def __init__(self) -> None:
+        self._plain = not sys.stdout.isatty()
+        self._held = b""
+
+    def stdout(self, data: bytes) -> None:
+        if self._plain:
+            data = self._held + data
+            self._held = b"\r" if data.endswith(b"\r") else b""
+            data = data[: len(data) - len(self._held)].replace(b"\r\n", b"\n")
+        write(1, data)
+
+    def stderr(self, data: bytes) -> None:
+        write(2, data)
+
+    def event(self, event: dict[str, Any]) -> None: ...
+
+
+class JsonLines:
+    """Writes one JSON object a line, an event each, and nothing else (seed, section 4.8)."""
+
+    def stdout(self, data: bytes) -> None: ...
+
+    def stderr(self, data: bytes) -> None: ...
+
+    def event(self, event: dict[str, Any]) -> None:
+        import msgspec
+
+        write(1, msgspec.json.encode(event) + b"\n")
+
+
+class PullProgress:
+    """Shows a pull as bars on a terminal, as a line at its start and end elsewhere."""
+
+    def __init__(self) -> None:
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._image = ""
+
+    def start(self, image: str) -> None:
+        self._image = image
+        if not sys.stderr.isatty():
+            _say(f"Pulling {image} ...")
+            return
+        from rich.console import Console as Screen
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+        self._bars = Progress(*columns, console=Screen(stderr=True), transient=True)
+        self._bars.start()
+        self._tasks[""] = self._bars.add_task(f"Pulling {image}", total=None)
+
+    def update(self, text: str, current: int | None = None, total: int | None = None) -> None:
+        if self._bars is None:
+            return
+        if text not in self._tasks:
+            self._tasks[text] = self._bars.add_task(text, total=None)
+        self._bars.update(self._tasks[text], completed=current or 0, total=total)
+
+    def finish(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+        else:
+            _say(f"Pulled {self._image}.")
+
+
+def write(descriptor: int, data: bytes) -> None:
+    """Write all of the data; when the reader has gone, turn the descriptor to nowhere and go on."""
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+
+
+def _say(text: str) -> None:
+    write(2, f"{text}\n".encode())

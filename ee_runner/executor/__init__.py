@@ -1,0 +1,19 @@
+"""The shared executor: an Invocation in, bytes and an Outcome out.
+
+It knows no Ansible, no engine and no artifacts. It owns the child process, the pty or pipes, the prompts, the limits
+and the stopping; nothing else starts processes.
+"""
+
+from ee_runner.executor.control import Completed, capture, companion, find_program, kill_tree
+from ee_runner.executor.session import Cancellation, Executor, Sink
+
+__all__ = [
+    "Cancellation",
+    "Completed",
+    "Executor",
+    "Sink",
+    "capture",
+    "companion",
+    "find_program",
+    "kill_tree",
+]

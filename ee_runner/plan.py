@@ -1,0 +1,138 @@
+"""The execution plan: what runs inside, what it must see there, and how it is connected. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from ee_runner import command
+from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Terminal
+from ee_runner.secrets import Secret
+
+if TYPE_CHECKING:
+    from ee_runner.references import Reference
+    from ee_runner.workspace import Workspace
+
+RUNNER = PurePosixPath("/runner")
+"""Where the private data directory lands in a container (seed, chapter 7)."""
+
+RUN = PurePosixPath("/run/ee_runner")
+"""Where the per-run directory lands in a container."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where host paths appear inside: the longest root that holds a path decides, others keep their path."""
+
+    roots: tuple[tuple[Path, PurePosixPath], ...] = ()
+
+    def inside(self, path: Path) -> str:
+        for source, target in sorted(self.roots, key=lambda root: len(root[0].parts), reverse=True):
+            if path == source or source in path.parents:
+                return str(target / path.relative_to(source).as_posix())
+        return str(path)
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionPlan:
+    """One job, ready for an engine.
+
+    `argv`, `env` and `cwd` are as seen inside; `env` holds what is set on top of the engine's own environment.
+    `mounts` are the host paths that the job needs, in no particular order; the engine adds its own (agent, ~/.ssh)
+    and the caller's volume mounts, checks and orders them. `writable` are the host directories in which the user
+    inside must be able to create files. `agent_socket` is the ssh-agent of this job, or None.
+    `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled.
+    """
+
+    ident: str
+    private_data_dir: Path
+    argv: tuple[str, ...]
+    env: Mapping[str, str]
+    cwd: PurePosixPath
+    mounts: tuple[Mount, ...]
+    writable: tuple[Path, ...] = ()
+    agent_socket: Path | None = None
+    ssh_directory: Path | None = None
+    container: ContainerSpec = field(default_factory=ContainerSpec)
+    sandbox: SandboxSpec = field(default_factory=SandboxSpec)
+    limits: Limits = field(default_factory=Limits)
+    passwords: Mapping[str, Secret] = field(default_factory=dict)
+    terminal: Terminal = Terminal.PTY
+    run_dir: Path = Path("/nonexistent")
+    selinux_relabel: bool = False
+
+
+def make(
+    spec: JobSpec,
+    workspace: Workspace,
+    *,
+    own_root: bool,
+    nonce: str,
+    references: Sequence[Reference] = (),
+    environment: Mapping[str, str] | None = None,
+    agent_socket: Path | None = None,
+    ssh_directory: Path | None = None,
+    terminal: Terminal = Terminal.PTY,
+) -> ExecutionPlan:
+    """Put together what the job, its workspace and the engine's nature decide.
+
+    `own_root` says that the engine has a root filesystem of its own, in which host paths land elsewhere.
+    `references` are the host paths that the caller's arguments name; `environment` is what of the caller's own
+    environment goes along; `nonce` marks this run's events on the output stream.
+    """
+    emulated = isinstance(spec.target, CommandTarget)
+    view = _view(spec, workspace, emulated=emulated) if own_root else View()
+    inside = command.build(spec, workspace, view, nonce=nonce)
+    mounts = (
+        *_own_mounts(spec, workspace, view, emulated=emulated),
+        *(Mount(r.path, PurePosixPath(r.path), read_only=r.read_only) for r in references),
+    )
+    return ExecutionPlan(
+        ident=spec.ident,
+        private_data_dir=spec.private_data_dir,
+        argv=inside.argv,
+        env={**(environment or {}), **inside.env},
+        cwd=PurePosixPath(inside.cwd),
+        mounts=mounts,
+        writable=tuple(mount.source for mount in mounts if not mount.read_only and mount.source.is_dir()),
+        agent_socket=agent_socket,
+        ssh_directory=ssh_directory,
+        container=spec.container,
+        sandbox=spec.sandbox,
+        limits=spec.limits,
+        passwords=workspace.passwords,
+        terminal=terminal,
+        run_dir=workspace.run_dir,
+        selinux_relabel=not emulated,
+    )
+
+
+def _view(spec: JobSpec, workspace: Workspace, *, emulated: bool) -> View:
+    artifacts = RUNNER / "artifacts" / spec.artifact_dir.name
+    roots = [(workspace.run_dir, RUN), (spec.artifact_dir, artifacts)]
+    if not emulated:
+        roots += [(workspace.project_dir, RUNNER / "project"), (spec.private_data_dir, RUNNER)]
+    return View(tuple(roots))
+
+
+def _own_mounts(spec: JobSpec, workspace: Workspace, view: View, *, emulated: bool) -> list[Mount]:
+    """Mount the per-run directory, and of the private data directory what the kind of job needs."""
+    mounts = [_mount(workspace.run_dir, view, read_only=True)]
+    if emulated:
+        return [*mounts, _mount(workspace.events_dir, view), _mount(workspace.fact_cache_dir, view)]
+    whole = _mount(spec.private_data_dir, view)
+    mounts.append(whole)
+    for part in (workspace.project_dir, spec.artifact_dir):
+        seen_in_whole = spec.private_data_dir in part.parents
+        natural = part.is_relative_to(spec.private_data_dir) and view.inside(part) == str(
+            whole.target / part.relative_to(spec.private_data_dir)
+        )
+        if not (seen_in_whole and natural):
+            mounts.append(_mount(part, view))
+    return mounts
+
+
+def _mount(path: Path, view: View, *, read_only: bool = False) -> Mount:
+    return Mount(path, PurePosixPath(view.inside(path)), read_only=read_only)

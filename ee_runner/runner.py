@@ -1,0 +1,256 @@
+"""One job's life: from its specification to its results."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ee_runner import artifacts, plan
+from ee_runner.artifacts import ArtifactStore
+from ee_runner.engines import registry
+from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
+from ee_runner.events.decoder import Decoder, EventAssembler
+from ee_runner.executor import Cancellation
+from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
+from ee_runner.pipeline import Display, EventHandler, Pipeline
+from ee_runner.secrets import mask_environment
+from ee_runner.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ee_runner.engines.base import ContainerEngine, Progress
+    from ee_runner.references import Reference
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """How the caller is connected to the job.
+
+    `display` shows it, `progress` shows a pull; `stdin` is a descriptor handed to the job (see Executor.run);
+    `explain` takes a line for each decision worth telling (``--debug``).
+    """
+
+    display: Display | None = None
+    progress: Progress | None = None
+    terminal: Terminal = Terminal.PTY
+    stdin: int | None = None
+    json_mode: bool = False
+    explain: Callable[[str], None] = lambda _: None
+
+
+class Runner:
+    """One job and its results (seed, section 5.11).
+
+    `rc`, `status` and `reason` tell how it ended; `detail` says more where there is more to say. `run` returns when
+    the job has ended and everything is on disk; `cancel` may be called from any thread or signal handler.
+    """
+
+    def __init__(
+        self,
+        spec: JobSpec,
+        *,
+        attachment: Attachment | None = None,
+        event_handler: EventHandler | None = None,
+    ) -> None:
+        self.spec = spec
+        self.status: Status = "unstarted"
+        self.rc: int | None = None
+        self.reason: Reason | None = None
+        self.detail = ""
+        self._attachment = attachment or Attachment()
+        self._event_handler = event_handler
+        self._cancellation = Cancellation()
+
+    def cancel(self) -> None:
+        """Ask the job to stop; its outcome will be ``canceled``, rc 254."""
+        self._cancellation.request()
+
+    def terminal_resized(self) -> None:
+        """Tell a job that is joined to the caller's terminal that the terminal has another size."""
+        self._cancellation.nudge()
+
+    def run(self) -> Runner:
+        """Run the job to its end.
+
+        Raises RunnerError for what kept it from running: ConfigurationError before anything is written; EngineError,
+        ArtifactError and CallbackError after the artifacts say ``error``.
+        """
+        engine = self._choose_engine()
+        references, environment = self._references(engine)
+        with Workspace.open(self.spec) as workspace, ArtifactStore(self.spec.artifact_dir) as store:
+            try:
+                outcome = self._run_in(workspace, store, engine, references, environment)
+            except BaseException as error:
+                self._settle(_outcome_of(error))
+                with contextlib.suppress(ArtifactError):  # the error that is raised says it already
+                    store.write_outcome(_outcome_of(error))
+                raise
+            store.write_outcome(outcome)
+            self._settle(outcome)
+        artifacts.rotate(
+            self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir
+        )
+        return self
+
+    @property
+    def stdout(self) -> TextIO:
+        """An open handle on the job's output; the caller closes it."""
+        return self._open("stdout")
+
+    @property
+    def stderr(self) -> TextIO:
+        """An open handle on what the job wrote apart from its terminal; the caller closes it."""
+        return self._open("stderr")
+
+    @property
+    def events(self) -> Iterator[dict[str, Any]]:
+        """The job's events in order (seed, section 1.14)."""
+        return artifacts.read_events(self.spec.artifact_dir)
+
+    @property
+    def stats(self) -> dict[str, Any] | None:
+        """The counts of the last ``playbook_on_stats`` event by kind and host, or None when there is none."""
+        last: dict[str, Any] | None = None
+        for event in self.events:
+            if event["event"] == "playbook_on_stats":
+                last = event["event_data"]
+        if last is None:
+            return None
+        kinds = ("skipped", "ok", "dark", "failures", "ignored", "rescued", "processed", "changed")
+        return {kind: last.get(kind, {}) for kind in kinds}
+
+    def host_events(self, host: str) -> Iterator[dict[str, Any]]:
+        """The events of one host, in order."""
+        return (event for event in self.events if event["event_data"].get("host") == host)
+
+    def _open(self, name: str) -> TextIO:
+        path = self.spec.artifact_dir / name
+        try:
+            return path.open(encoding="utf-8", errors="replace", newline="")
+        except OSError as error:
+            raise ArtifactError(f"The artifact {path} can not be read: {error.strerror}.") from error
+
+    def _choose_engine(self) -> ContainerEngine:
+        engine, reasons = registry.choose(self.spec.engine)
+        for line in reasons:
+            self._attachment.explain(line)
+        return engine
+
+    def _references(self, engine: ContainerEngine) -> tuple[tuple[Reference, ...], Mapping[str, str]]:
+        from ee_runner import references
+
+        target = self.spec.target
+        if isinstance(target, CommandTarget):
+            found = references.find(target.executable, target.arguments, cwd=target.cwd, environ=os.environ)
+            return found, references.environment(os.environ) if engine.capabilities.own_root else {}
+        return (), {}
+
+    def _run_in(
+        self,
+        workspace: Workspace,
+        store: ArtifactStore,
+        engine: ContainerEngine,
+        references: tuple[Reference, ...],
+        environment: Mapping[str, str],
+    ) -> Outcome:
+        self._become("starting", store)
+        nonce = secrets.token_hex(16)
+        with self._agent(workspace) as agent_socket:
+            job = plan.make(
+                self.spec,
+                workspace,
+                own_root=engine.capabilities.own_root,
+                nonce=nonce,
+                references=references,
+                environment=environment,
+                agent_socket=agent_socket,
+                ssh_directory=self._ssh_directory(),
+                terminal=self._attachment.terminal,
+            )
+            store.write_command(command=job.argv, cwd=str(job.cwd), env=mask_environment(job.env))
+            with _Spool(workspace.spool) as spool:
+                pipeline = self._pipeline(store, nonce, spool)
+                self._become("running", store)
+                try:
+                    return engine.run(
+                        job,
+                        pipeline,
+                        self._cancellation,
+                        stdin=self._attachment.stdin,
+                        progress=self._attachment.progress,
+                    )
+                finally:
+                    pipeline.close()
+
+    def _pipeline(self, store: ArtifactStore, nonce: str, spool: _Spool) -> Pipeline:
+        return Pipeline(
+            decoder=Decoder(nonce),
+            assembler=EventAssembler(ident=self.spec.ident, read_record=spool.read),
+            store=store,
+            display=self._attachment.display,
+            event_handler=self._event_handler,
+            json_mode=self._attachment.json_mode,
+        )
+
+    @contextlib.contextmanager
+    def _agent(self, workspace: Workspace) -> Iterator[Path | None]:
+        from ee_runner.engines import agent
+
+        if workspace.ssh_key is not None:
+            with agent.job_agent(
+                workspace.ssh_key,
+                run_dir=workspace.run_dir,
+                passwords=workspace.passwords,
+                cancel=self._cancellation,
+            ) as socket:
+                yield socket
+        elif isinstance(self.spec.target, CommandTarget):
+            yield agent.host_socket(os.environ)
+        else:
+            yield None
+
+    def _ssh_directory(self) -> Path | None:
+        directory = Path.home() / ".ssh"
+        return directory if isinstance(self.spec.target, CommandTarget) and directory.is_dir() else None
+
+    def _become(self, status: Status, store: ArtifactStore) -> None:
+        self.status = status
+        store.write_status(status)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.rc, self.reason, self.detail = outcome.rc, outcome.reason, outcome.detail
+        self.status = outcome.status
+
+
+class _Spool:
+    """The file into which the observer inside writes its records."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _Spool:
+        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._descriptor)
+
+    def read(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, length, offset)
+
+
+def _outcome_of(error: BaseException) -> Outcome:
+    """Say what the artifacts hold of a job that an error kept from running or from going on."""
+    reasons: tuple[tuple[type[BaseException], Reason], ...] = (
+        (ImageError, "image"),
+        (LaunchError, "launch"),
+        (EngineError, "engine"),
+        (CallbackError, "callback"),
+    )
+    reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
+    rc = error.exit_code if isinstance(error, RunnerError) else 1
+    return Outcome("error", rc, reason, str(error))

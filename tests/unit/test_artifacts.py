@@ -1,0 +1,117 @@
+"""Artifacts are private, whole, and said to be incomplete when they are."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from ee_runner.artifacts import ArtifactStore, read_events, rotate
+from ee_runner.errors import ArtifactError
+from ee_runner.job import Outcome
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "job" / "job_events").mkdir(parents=True)
+    return tmp_path / "job"
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_every_file_is_private_whatever_the_umask(directory: Path) -> None:
+    old = os.umask(0)
+    try:
+        with ArtifactStore(directory) as store:
+            store.write_stdout(b"out")
+            store.write_event({"counter": 1, "uuid": "u"})
+            store.write_command(command=("true",), cwd="/", env={})
+            store.write_status("running")
+            store.write_outcome(Outcome("successful", 0, "exited"))
+    finally:
+        os.umask(old)
+    files = [path for path in directory.rglob("*") if path.is_file()]
+    assert {path.name for path in files} == {"stdout", "stderr", "1-u.json", "command", "status", "rc"}
+    assert {mode(path) for path in files} == {0o600}
+
+
+def test_outcome_and_output_are_what_was_written(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        store.write_stdout(b"a\r\n")
+        store.write_stdout(b"b")
+        store.write_outcome(Outcome("timeout", 254, "job_timeout"))
+    assert (directory / "stdout").read_bytes() == b"a\r\nb"
+    assert (directory / "rc").read_text() == "254"
+    assert (directory / "status").read_text() == "timeout"
+
+
+def test_events_are_read_back_in_order_and_half_written_ones_are_not_seen(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        for counter in (10, 2, 1):
+            store.write_event({"counter": counter, "uuid": f"u-{counter}", "stdout": "é"})
+    (directory / "job_events" / "11-u-partial.json").write_text("{")
+    assert [event["counter"] for event in read_events(directory)] == [1, 2, 10]
+
+
+def test_a_broken_event_file_is_named(directory: Path) -> None:
+    (directory / "job_events" / "1-u.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"1-u\.json"):
+        list(read_events(directory))
+
+
+def test_a_vanished_directory_is_named_with_what_happened(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        (directory / "job_events").rmdir()
+        with pytest.raises(ArtifactError, match=r"1-u\.json.*is gone"):
+            store.write_event({"counter": 1, "uuid": "u"})
+
+
+def test_a_full_disk_is_said_in_words(directory: Path) -> None:
+    (directory / "stdout").symlink_to("/dev/full")
+    with ArtifactStore(directory) as store, pytest.raises(ArtifactError, match="the disk is full"):
+        store.write_stdout(b"x")
+
+
+def test_the_command_is_readable_json(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        store.write_command(command=("ansible", "all"), cwd="/runner/project", env={"A": "ü"})
+    assert json.loads((directory / "command").read_text()) == {
+        "command": ["ansible", "all"],
+        "cwd": "/runner/project",
+        "env": {"A": "ü"},
+    }
+
+
+def make_job(root: Path, name: str, *, status: str | None, age: float) -> Path:
+    job = root / name
+    job.mkdir()
+    if status:
+        (job / "status").write_text(status)
+    moment = time.time() - age
+    os.utime(job, (moment, moment))
+    return job
+
+
+def test_rotation_keeps_the_newest_and_never_a_job_that_has_not_ended(tmp_path: Path) -> None:
+    old, older = (make_job(tmp_path, name, status="successful", age=age) for name, age in (("old", 20), ("older", 30)))
+    running = make_job(tmp_path, "running", status="running", age=99)
+    started = make_job(tmp_path, "started", status=None, age=98)
+    current = make_job(tmp_path, "current", status="failed", age=97)
+    rotate(tmp_path, keep=2, current=current)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "old", "running", "started"]
+    assert old.exists()
+    assert not older.exists()
+    assert running.exists()
+    assert started.exists()
+
+
+def test_rotation_of_zero_keeps_all(tmp_path: Path) -> None:
+    jobs = [make_job(tmp_path, str(n), status="failed", age=n) for n in range(3)]
+    rotate(tmp_path, keep=0, current=jobs[0])
+    assert all(job.exists() for job in jobs)

@@ -1,0 +1,246 @@
+"""The executor runs real children and loses none of their bytes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from ee_runner.errors import EngineError, LaunchError
+from ee_runner.executor import Cancellation, Executor, capture, companion
+from ee_runner.executor import child as child_module
+from ee_runner.job import Invocation, Limits, Outcome, Terminal
+from ee_runner.secrets import Secret
+
+
+class Collected:
+    def __init__(self) -> None:
+        self.out = bytearray()
+        self.err = bytearray()
+
+    def stdout(self, data: bytes) -> None:
+        self.out += data
+
+    def stderr(self, data: bytes) -> None:
+        self.err += data
+
+
+def execute(
+    *argv: str,
+    terminal: Terminal = Terminal.PTY,
+    limits: Limits | None = None,
+    passwords: Mapping[str, Secret] | None = None,
+    stdin: int | None = None,
+    cancel: Cancellation | None = None,
+    stop: Callable[[], None] | None = None,
+    sink: Collected | None = None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path = Path("/"),
+) -> tuple[Outcome, Collected]:
+    sink = sink or Collected()
+    outcome = Executor().run(
+        Invocation(argv, {**os.environ, **(env or {})}, cwd, terminal),
+        sink,
+        cancel=cancel or Cancellation(),
+        limits=limits or Limits(grace=1),
+        passwords=passwords or {},
+        stdin=stdin,
+        stop=stop,
+    )
+    return outcome, sink
+
+
+def gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state == "Z"
+
+
+@pytest.fixture(params=["setsid", "pexpect"])
+def pty_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to a pty: setsid(1), and pexpect where that is missing."""
+    if request.param == "pexpect":
+        monkeypatch.setattr(child_module, "_setsid", lambda: None)
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("pty_by")
+class TestOnAPty:
+    def test_the_child_has_a_controlling_terminal_of_the_stated_size(self) -> None:
+        outcome, sink = execute("sh", "-c", "stty size < /dev/tty", env={"LINES": "33", "COLUMNS": "101"})
+        assert (outcome.status, outcome.rc) == ("successful", 0)
+        assert bytes(sink.out) == b"33 101\r\n"
+
+    def test_the_exit_code_is_the_childs(self) -> None:
+        outcome, _ = execute("sh", "-c", "exit 7")
+        assert (outcome.status, outcome.rc, outcome.reason) == ("failed", 7, "exited")
+
+    def test_a_child_killed_by_a_signal_is_said(self) -> None:
+        outcome, _ = execute("sh", "-c", "kill -KILL $$")
+        assert (outcome.status, outcome.rc, outcome.detail) == ("failed", 137, "killed by SIGKILL")
+
+    def test_a_password_prompt_is_answered_and_not_echoed(self) -> None:
+        program = "import getpass; print(len(getpass.getpass('SSH password: ')))"
+        outcome, sink = execute(
+            "python3",
+            "-c",
+            program,
+            passwords={r"^SSH password:\s*?$": Secret("hunter2")},
+            limits=Limits(job_timeout=20),
+        )
+        assert outcome.rc == 0
+        assert b"7\r\n" in sink.out
+        assert b"hunter2" not in sink.out
+
+    def test_cancel_ends_the_child_at_once(self) -> None:
+        cancel = Cancellation()
+        threading.Timer(0.2, cancel.request).start()
+        began = time.monotonic()
+        outcome, _ = execute("sleep", "60", cancel=cancel)
+        assert (outcome.status, outcome.rc, outcome.reason) == ("canceled", 254, "canceled")
+        assert time.monotonic() - began < 1
+
+
+def test_nothing_is_lost_of_a_hundred_thousand_lines() -> None:
+    _, sink = execute("seq", "1", "100000")
+    assert bytes(sink.out).split() == [str(n).encode() for n in range(1, 100001)]
+
+
+def test_the_last_line_without_newline_arrives() -> None:
+    _, sink = execute("printf", "no newline")
+    assert bytes(sink.out) == b"no newline"
+
+
+def test_pipes_keep_output_and_error_apart() -> None:
+    _, sink = execute("sh", "-c", "echo out; echo err >&2", terminal=Terminal.PIPES)
+    assert (bytes(sink.out), bytes(sink.err)) == (b"out\n", b"err\n")
+
+
+def test_pipes_hand_the_callers_input_on() -> None:
+    read, write = os.pipe()
+    os.write(write, b"hello")
+    os.close(write)
+    _, sink = execute("cat", terminal=Terminal.PIPES, stdin=read)
+    os.close(read)
+    assert bytes(sink.out) == b"hello"
+
+
+def test_without_input_the_child_reads_the_end_at_once() -> None:
+    outcome, _ = execute("cat", terminal=Terminal.PIPES)
+    assert outcome.rc == 0
+
+
+def test_an_interactive_job_is_joined_to_the_callers_terminal() -> None:
+    ours, callers = os.openpty()
+    timer = threading.Timer(0.3, os.write, (ours, b"typed\r"))
+    timer.start()
+    _, sink = execute("sh", "-c", 'read x; echo "got $x"', terminal=Terminal.INTERACTIVE, stdin=callers)
+    timer.join()
+    os.close(ours)
+    os.close(callers)
+    assert b"got typed" in sink.out
+
+
+def test_the_job_limit_is_a_timeout() -> None:
+    outcome, _ = execute("sleep", "60", limits=Limits(job_timeout=0.3, grace=1))
+    assert (outcome.status, outcome.rc, outcome.reason) == ("timeout", 254, "job_timeout")
+
+
+def test_the_idle_limit_counts_from_the_last_output() -> None:
+    began = time.monotonic()
+    outcome, sink = execute(
+        "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.3; done; sleep 60", limits=Limits(idle_timeout=0.6, grace=1)
+    )
+    assert (outcome.status, outcome.reason) == ("timeout", "idle_timeout")
+    assert sink.out.count(b"\n") == 3
+    assert time.monotonic() - began < 5
+
+
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_with_its_children() -> None:
+    cancel = Cancellation()
+    sink = Collected()
+    script = "trap '' TERM; setsid sleep 60 & echo $!; sleep 60"
+    threading.Timer(0.3, cancel.request).start()
+    outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=0.3), sink=sink)
+    assert outcome.status == "canceled"
+    deadline = time.monotonic() + 2
+    while not gone(int(sink.out)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone(int(sink.out))
+
+
+def test_stopping_elsewhere_is_asked_once_and_its_failure_is_raised() -> None:
+    cancel = Cancellation()
+    calls: list[float] = []
+
+    def stop() -> None:
+        calls.append(time.monotonic())
+        raise EngineError("the daemon is gone")
+
+    threading.Timer(0.1, cancel.request).start()
+    with pytest.raises(EngineError, match="the daemon is gone"):
+        execute("sleep", "1", cancel=cancel, stop=stop)
+    assert len(calls) == 1
+
+
+def test_an_error_of_the_sink_ends_the_child_and_is_raised() -> None:
+    class Full(Collected):
+        def stdout(self, data: bytes) -> None:
+            raise OSError(28, "No space left on device", bytes(data).strip())
+
+    with pytest.raises(OSError, match="No space left") as caught:
+        execute("sh", "-c", "echo $$; exec sleep 60", sink=Full())
+    assert gone(int(caught.value.filename))
+
+
+def test_a_program_that_holds_the_terminal_open_does_not_hold_the_job() -> None:
+    began = time.monotonic()
+    outcome, sink = execute("sh", "-c", "trap '' HUP; sleep 5 & echo $!; exit 0")
+    os.kill(int(sink.out), signal.SIGKILL)
+    assert outcome.rc == 0
+    assert time.monotonic() - began < 3
+
+
+def test_a_missing_program_and_a_missing_directory_are_launch_errors() -> None:
+    with pytest.raises(LaunchError, match="no-such-program is not installed"):
+        execute("no-such-program")
+    with pytest.raises(LaunchError, match="/no/such/place"):
+        execute("true", cwd=Path("/no/such/place"))
+
+
+def test_more_typing_than_a_terminal_takes_at_once_arrives() -> None:
+    answer = "x" * 3000
+    program = "import sys, time; print('ask: ', end='', flush=True); print(len(sys.stdin.readline()))"
+    _, sink = execute("python3", "-c", program, passwords={"ask: ": Secret(answer)}, limits=Limits(job_timeout=20))
+    assert b"3001" in sink.out
+
+
+def test_no_descriptor_is_left_open() -> None:
+    execute("true")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for terminal in (Terminal.PTY, Terminal.PIPES):
+        execute("true", terminal=terminal)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_control_command_is_captured() -> None:
+    done = capture(["sh", "-c", "cat; echo no >&2; exit 3"], input=b"yes")
+    assert (done.rc, done.stdout, done.stderr) == (3, "yes", "no\n")
+
+
+def test_a_control_command_that_hangs_is_an_engine_error() -> None:
+    with pytest.raises(EngineError, match="no answer within"):
+        capture(["sleep", "5"], timeout=0.1)
+
+
+def test_a_companion_ends_with_the_block() -> None:
+    with companion(["sh", "-c", "trap '' TERM; sleep 60"], env=os.environ, grace=0.1) as pid:
+        assert not gone(pid)
+    assert gone(pid)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -138,6 +138,7 @@ class Runner:
         engine, reasons = registry.choose(self.spec.engine)
         for line in reasons:
             self._attachment.explain(line)
+        self.spec = replace(self.spec, engine=engine.name)
         return engine
 
     def _references(self, engine: ContainerEngine) -> tuple[tuple[Reference, ...], Mapping[str, str]]:
@@ -183,6 +184,9 @@ class Runner:
                         stdin=self._attachment.stdin,
                         progress=self._attachment.progress,
                     )
+                except LaunchError as error:
+                    pipeline.say(str(error))
+                    return Outcome("failed", 127, "launch", str(error))
                 finally:
                     pipeline.close()
 
@@ -251,6 +255,6 @@ def _outcome_of(error: BaseException) -> Outcome:
         (EngineError, "engine"),
         (CallbackError, "callback"),
     )
-    reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
+    reason: Reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
     rc = error.exit_code if isinstance(error, RunnerError) else 1
     return Outcome("error", rc, reason, str(error))

@@ -1,0 +1,138 @@
+"""A real sshd, reached from inside: through the caller's agent, a key of the job's own, and a password."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.engines.place import Place
+from tests.support import sshd
+
+PING = "- hosts: far\n  gather_facts: false\n  tasks:\n    - ping:\n    - command: id -un\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[sshd.SshServer]:
+    with sshd.serve() as running:
+        yield running
+
+
+def inventory(server: sshd.SshServer, known_hosts: Path | None) -> str:
+    hosts_file = f" ansible_ssh_common_args='-o UserKnownHostsFile={known_hosts}'" if known_hosts else ""
+    return (
+        f"far ansible_host={server.host} ansible_port={server.port} ansible_user={server.user} "
+        f"ansible_python_interpreter=/usr/bin/python3{hosts_file}\n"
+    )
+
+
+def network(place: Place) -> list[str]:
+    """The server listens on the host's loopback: a container reaches it in the host's network."""
+    return ["--container-option=--network=host"] if place.contained else []
+
+
+@contextmanager
+def agent(place: Place, key: Path) -> Iterator[Path]:
+    """An ssh-agent of the place's user that holds the key."""
+    directory = Path(tempfile.mkdtemp(prefix="agent-", dir=place.root))
+    place.own(directory)
+    socket = directory / "socket"
+    argv = ["ssh-agent", "-D", "-a", str(socket)]
+    process = place.user.popen(argv) if place.user else subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+    try:
+        while not socket.exists():
+            assert process.poll() is None
+        env = {"SSH_AUTH_SOCK": str(socket)}
+        if place.user:
+            added = place.user.run(["ssh-add", "-"], env=env, stdin=key.read_text())
+            assert added.returncode == 0, added.stderr
+        else:
+            subprocess.run(["ssh-add", "-q", "-"], env=env | {"PATH": "/usr/bin"}, stdin=key.open(), check=True)
+        yield socket
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def test_the_callers_agent_opens_the_door(place: Place, server: sshd.SshServer) -> None:
+    known = place.root / "project/known_hosts"
+    files = {"site.yml": PING, "inv": inventory(server, known), "known_hosts": server.known_hosts}
+    project = place.write(files, under="project")
+    with agent(place, server.key) as socket:
+        result = place.emulate(
+            "playbook", *network(place), "site.yml", "-i", "inv", cwd=project, env={"SSH_AUTH_SOCK": str(socket)}
+        )
+    assert result.rc == 0, result
+    assert result.of("runner_on_ok")[1]["event_data"]["res"]["stdout"] == server.user
+
+
+def test_known_hosts_and_configuration_of_the_callers_home_are_there(contained: Place, server: sshd.SshServer) -> None:
+    home = contained.write(
+        {
+            ".ssh/known_hosts": server.known_hosts,
+            ".ssh/config": f"Host far-away\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n",
+        },
+        under="home",
+    )
+    (home / ".ssh").chmod(0o700)
+    project = contained.write({"site.yml": PING, "inv": "far ansible_host=far-away\n"}, under="project")
+    with agent(contained, server.key) as socket:
+        result = contained.emulate(
+            *("playbook", *network(contained), "site.yml", "-i", "inv"),
+            cwd=project,
+            env={"SSH_AUTH_SOCK": str(socket), "HOME": str(home)},
+        )
+    assert result.rc == 0, result
+
+
+@pytest.mark.parametrize("locked", [False, True], ids=["plain", "passphrase"])
+def test_a_key_of_the_job_is_used_and_stays_nowhere(place: Place, server: sshd.SshServer, locked: bool) -> None:
+    key = (server.locked_key if locked else server.key).read_text()
+    known = "/runner/project/known_hosts" if place.contained else place.root / "pdd/project/known_hosts"
+    files = {
+        "project/site.yml": PING,
+        "project/known_hosts": server.known_hosts,
+        "inventory/hosts": inventory(server, Path(known)),
+        "env/ssh_key": key,
+    }
+    if locked:
+        files["env/passwords"] = f'"Enter passphrase for .*:\\\\s*?$": "{server.passphrase}"\n'
+    directory = place.write(files, under="pdd")
+    result = place.run(directory, "-p", "site.yml", *network(place))
+    assert result.rc == 0, result
+    body = key.splitlines()[1]
+    for path in result.artifacts.rglob("*"):
+        assert not path.is_file() or body not in path.read_text(errors="replace")
+
+
+def test_a_wrong_passphrase_is_said(place: Place, server: sshd.SshServer) -> None:
+    files = {
+        "project/site.yml": PING,
+        "inventory/hosts": inventory(server, None),
+        "env/ssh_key": server.locked_key.read_text(),
+        "env/passwords": '"Enter passphrase for .*:\\\\s*?$": "wrong"\n',
+    }
+    directory = place.write(files, under="pdd")
+    result = place.run(directory, "-p", "site.yml", *network(place))
+    assert result.rc == 78, result
+    assert "env/ssh_key" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_password_is_typed_at_the_connection_prompt(place: Place, server: sshd.SshServer) -> None:
+    known = "/runner/project/known_hosts" if place.contained else place.root / "pdd/project/known_hosts"
+    files = {
+        "project/site.yml": PING,
+        "project/known_hosts": server.known_hosts,
+        "inventory/hosts": inventory(server, Path(known)),
+        "env/cmdline": "--ask-pass",
+        "env/passwords": f'"^SSH password:\\\\s*?$": "{server.password}"\n',
+    }
+    directory = place.write(files, under="pdd")
+    result = place.run(directory, "-p", "site.yml", *network(place), env={"SSH_AUTH_SOCK": ""})
+    assert result.rc == 0, result
+    assert all(server.password not in path.read_text() for path in result.artifacts.rglob("*") if path.is_file())

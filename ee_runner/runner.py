@@ -142,13 +142,22 @@ class Runner:
         return engine
 
     def _references(self, engine: ContainerEngine) -> tuple[tuple[Reference, ...], Mapping[str, str]]:
+        """Find what the caller's arguments name, and what of the caller's environment goes along."""
         from ee_runner import references
 
         target = self.spec.target
-        if isinstance(target, CommandTarget):
-            found = references.find(target.executable, target.arguments, cwd=target.cwd, environ=os.environ)
-            return found, references.environment(os.environ) if engine.capabilities.own_root else {}
-        return (), {}
+        if not isinstance(target, CommandTarget):
+            return (), {}
+        provided = [mount.target for mount in self.spec.container.volume_mounts]
+        found = references.find(
+            target.executable, target.arguments, cwd=target.cwd, environ=os.environ, provided=provided
+        )
+        if not engine.capabilities.own_root:
+            return found, {}
+        arguments = references.expand_arguments(target.executable, target.arguments, environ=os.environ)
+        self.spec = replace(self.spec, target=replace(target, arguments=arguments))
+        configured = references.config_environment(cwd=target.cwd, environ=os.environ)
+        return found, {**configured, **references.environment(os.environ), **_named(configured, "ANSIBLE_CONFIG")}
 
     def _run_in(
         self,
@@ -245,6 +254,10 @@ class _Spool:
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
+
+
+def _named(variables: Mapping[str, str], name: str) -> dict[str, str]:
+    return {name: variables[name]} if name in variables else {}
 
 
 def _outcome_of(error: BaseException) -> Outcome:

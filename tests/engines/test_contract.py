@@ -167,10 +167,10 @@ class TestAdhoc:
 
     def test_arguments_go_through_untouched(self, place: Place) -> None:
         result = place.emulate(
-            "adhoc", "localhost", "-m", "command", "-a", "echo 'two  spaces' \"$HOME\" -v --debug", "-o", cwd=place.root
+            "adhoc", "localhost", "-m", "command", "-a", "echo 'two  spaces' -v --debug", "-o", cwd=place.root
         )
         assert result.rc == 0, result
-        assert "two  spaces $HOME -v --debug" in result.stdout
+        assert "two  spaces -v --debug" in result.stdout
 
 
 class TestRun:

@@ -1,0 +1,81 @@
+# make test   everything, on a fresh Debian machine too: packages, virtual environment, linters, types, tests
+# make demo   runs demo/ with the best engine that is there
+# make help   the other targets
+
+# The engines that the contract suite runs on.
+ENGINES ?= podman podman-rootless docker bwrap local
+# Arguments for pytest, for example PYTEST_ARGS="-x -k stop".
+PYTEST_ARGS ?=
+
+# The newest Python that runs: a version manager may put commands on the PATH that only print an error.
+PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3.10 python3; do \
+	$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' </dev/null >/dev/null 2>&1 \
+	&& { echo $$python; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A test may run tools of the virtual environment by name.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export ENGINES
+PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
+
+.PHONY: help test lint types unit engines integration packaging demo images venv packages clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+test: packages $(VENV)/.dev ## everything
+	@start=$$(date +%s); \
+	$(MAKE) --no-print-directory lint types && $(PYTEST); \
+	status=$$?; echo "make test: $$(( $$(date +%s) - start )) seconds"; exit $$status
+
+lint: $(VENV)/.dev ## ruff check, ruff format --check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy
+	$(BIN)/mypy
+	$(BIN)/mypy --exclude '^tests/support/playbooks/' tests/support tests/packaging
+
+unit: $(VENV)/.dev ## the tests that need neither engines nor root
+	$(PYTEST) tests/unit
+
+engines: packages $(VENV)/.dev ## the contract suite, on each of ENGINES
+	$(PYTEST) tests/engines
+
+integration: packages $(VENV)/.dev ## whole runs: command line, API, streaming, real ssh
+	$(PYTEST) tests/integration
+
+packaging: packages $(VENV)/.dev ## wheel, sdist and the reference image
+	$(PYTEST) tests/packaging
+
+demo: $(VENV)/.run ## the demo, with the best engine that is there
+	@demo/run
+
+images: $(VENV)/.run ## localhost/ee-runner:latest in podman and docker, as far as they are there and running
+	@set -e; built=; for engine in podman docker; do \
+	  if $$engine info >/dev/null 2>&1; then PYTHON=$(BIN)/python images/build reference --engine $$engine; built=1; fi; \
+	done; [ -n "$$built" ] || { echo "make images: neither podman nor docker runs here" >&2; exit 1; }
+
+packages:
+	@tests/support/packages.sh
+
+venv: $(VENV)/.dev ## the virtual environment, with what development needs
+
+clean: ## removes what make made here; the image cache is elsewhere (see images/README.md)
+	rm -rf $(VENV) dist build demo/artifacts .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What running needs. A virtual environment whose Python has gone is made anew.
+BROKEN := $(shell $(BIN)/python -c '' </dev/null 2>/dev/null || echo FORCE)
+FORCE:
+$(VENV)/.run: pyproject.toml $(BROKEN)
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.10 or newer with venv was not found; install it (Debian: apt-get install python3-venv), or set PYTHON" >&2; exit 1; }
+	@$(BIN)/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip </dev/null
+	$(BIN)/python -m pip install --quiet --editable '.[ansible]' </dev/null
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group dev </dev/null
+	@touch $@

@@ -83,7 +83,7 @@ class ArtifactStore:
         path = self.directory / name
         with _explained(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        return self._stack.enter_context(open(descriptor, "wb", buffering=0))
+        return self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
 
 
 def read_events(directory: Path) -> Iterator[dict[str, Any]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ee_runner import artifacts, plan
+from ee_runner import arguments, artifacts, plan
+from ee_runner.arguments import Brought
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.engines import registry
 from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
@@ -23,7 +24,6 @@ from ee_runner.workspace import Workspace
 
 if TYPE_CHECKING:
     from ee_runner.engines.base import ContainerEngine, Progress
-    from ee_runner.references import Reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,14 @@ class Runner:
         ArtifactError and CallbackError after the artifacts say ``error``.
         """
         engine = self._choose_engine()
-        references, environment = self._references(engine)
-        with Workspace.open(self.spec) as workspace, ArtifactStore(self.spec.artifact_dir) as store:
+        own_root = engine.capabilities.own_root
+        self.spec, brought = arguments.of_command(self.spec, os.environ, own_root=own_root)
+        with (
+            Workspace.open(self.spec, own_root=own_root) as workspace,
+            ArtifactStore(self.spec.artifact_dir) as store,
+        ):
             try:
-                outcome = self._run_in(workspace, store, engine, references, environment)
+                outcome = self._run_in(workspace, store, engine, brought)
             except BaseException as error:
                 self._settle(_outcome_of(error))
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
@@ -91,9 +95,7 @@ class Runner:
                 raise
             store.write_outcome(outcome)
             self._settle(outcome)
-        artifacts.rotate(
-            self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir
-        )
+        artifacts.rotate(self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir)
         return self
 
     @property
@@ -141,42 +143,19 @@ class Runner:
         self.spec = replace(self.spec, engine=engine.name)
         return engine
 
-    def _references(self, engine: ContainerEngine) -> tuple[tuple[Reference, ...], Mapping[str, str]]:
-        """Find what the caller's arguments name, and what of the caller's environment goes along."""
-        from ee_runner import references
-
-        target = self.spec.target
-        if not isinstance(target, CommandTarget):
-            return (), {}
-        provided = [mount.target for mount in self.spec.container.volume_mounts]
-        found = references.find(
-            target.executable, target.arguments, cwd=target.cwd, environ=os.environ, provided=provided
-        )
-        if not engine.capabilities.own_root:
-            return found, {}
-        arguments = references.expand_arguments(target.executable, target.arguments, environ=os.environ)
-        self.spec = replace(self.spec, target=replace(target, arguments=arguments))
-        configured = references.config_environment(cwd=target.cwd, environ=os.environ)
-        return found, {**configured, **references.environment(os.environ), **_named(configured, "ANSIBLE_CONFIG")}
-
-    def _run_in(
-        self,
-        workspace: Workspace,
-        store: ArtifactStore,
-        engine: ContainerEngine,
-        references: tuple[Reference, ...],
-        environment: Mapping[str, str],
-    ) -> Outcome:
+    def _run_in(self, workspace: Workspace, store: ArtifactStore, engine: ContainerEngine, brought: Brought) -> Outcome:
         self._become("starting", store)
         nonce = secrets.token_hex(16)
+        own_root = engine.capabilities.own_root
+        named = arguments.of_workspace(workspace, os.environ, own_root=own_root)
         with self._agent(workspace) as agent_socket:
             job = plan.make(
                 self.spec,
                 workspace,
-                own_root=engine.capabilities.own_root,
+                own_root=own_root,
                 nonce=nonce,
-                references=references,
-                environment=environment,
+                references=(*brought.references, *named),
+                environment=brought.environment,
                 agent_socket=agent_socket,
                 ssh_directory=self._ssh_directory(),
                 terminal=self._attachment.terminal,
@@ -254,10 +233,6 @@ class _Spool:
 
     def read(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, offset)
-
-
-def _named(variables: Mapping[str, str], name: str) -> dict[str, str]:
-    return {name: variables[name]} if name in variables else {}
 
 
 def _outcome_of(error: BaseException) -> Outcome:

@@ -49,15 +49,13 @@ class JsonLines:
 
 
 class PullProgress:
-    """Shows a pull as bars on a terminal, as a line at its start and end elsewhere."""
+    """Shows a pull as bars on a terminal, as one line elsewhere."""
 
     def __init__(self) -> None:
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._image = ""
 
     def start(self, image: str) -> None:
-        self._image = image
         if not sys.stderr.isatty():
             _say(f"Pulling {image} ...")
             return
@@ -80,8 +78,6 @@ class PullProgress:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
-        else:
-            _say(f"Pulled {self._image}.")
 
 
 def write(descriptor: int, data: bytes) -> None:

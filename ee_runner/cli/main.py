@@ -36,9 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         with _logging(debug="debug" in parsed.explicit, logfile=parsed.explicit.get("logfile")):
-            return _run(parsed)
+            try:
+                return _run(parsed)
+            except RunnerError:
+                log.debug("The job could not be run:", exc_info=True)
+                raise
     except RunnerError as error:
-        log.debug("failed", exc_info=True)
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:

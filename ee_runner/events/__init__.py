@@ -1,0 +1,1 @@
+"""Events: decoding them from a job's output, and what they are."""

@@ -162,10 +162,10 @@ class Place:
         return subprocess.run(argv, text=True, capture_output=True, check=False, stdin=subprocess.DEVNULL)
 
     def containers(self) -> list[str]:
-        """Names of this engine's job containers, running or not."""
+        """Names of the containers of this suite's jobs, running or not; their idents begin with "job"."""
         if not self.contained:
             return []
-        listing = [self.engine, "ps", "-a", "--filter", "name=ansible_runner_", "--format", "{{.Names}}"]
+        listing = [self.engine, "ps", "-a", "--filter", "name=ansible_runner_job", "--format", "{{.Names}}"]
         return self.command(listing).stdout.split()
 
     def clear(self) -> None:

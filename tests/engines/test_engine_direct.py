@@ -29,6 +29,7 @@ from ee_runner.plan import ExecutionPlan
 from ee_runner.secrets import Secret
 from tests.engines.conftest import ENGINES
 from tests.engines.place import CONTAINERS
+from tests.support import machine
 from tests.support.images import ImageSet
 from tests.support.registry import serve
 from tests.support.rootless import RootlessUser
@@ -169,6 +170,15 @@ def test_values_are_not_on_the_command_line(oci: Bench) -> None:
 
 def test_the_environment_file_goes_as_soon_as_the_job_speaks(oci: Bench) -> None:
     assert oci.sh("echo first; sleep 1; ls -A run/*", env={"HTTPS_PROXY": "http://user:secret@h"}) == ["first"]
+
+
+def test_the_callers_own_environment_file_stays(oci: Bench) -> None:
+    own = oci.directory / "own.env"
+    own.write_text("OWN=1\n")
+    container = ContainerSpec(image=oci.image, pull="never", options=("--env-file", str(own)))
+    assert oci.sh("echo $OWN$HTTPS_PROXY", container=container, env={"HTTPS_PROXY": "2"}) == ["12"]
+    assert oci.sh("echo $OWN", container=container) == ["1"]
+    assert own.exists()
 
 
 @pytest.mark.parametrize(("terminal", "tty"), [(Terminal.PTY, True), (Terminal.PIPES, False)])
@@ -399,7 +409,7 @@ def test_labels_say_whose_the_container_is(oci: Bench) -> None:
     (container,) = found
     assert (container.name, container.running, container.abandoned) == (oci.name, True, False)
     assert (container.private_data_dir, container.supervisor_pid) == (oci.directory, os.getpid())
-    assert replace(container, supervisor_start="1").abandoned
+    assert replace(container, supervisor_pid=os.getpid() + 1).abandoned
 
 
 # What keeps a job from running
@@ -425,6 +435,21 @@ def test_an_engine_failure_is_an_error_in_its_words(oci: Bench, terminal: Termin
     container = ContainerSpec(image=oci.image, pull="never", options=("--no-such-option",))
     with pytest.raises(EngineError, match="no-such-option"):
         oci.run("true", container=container, terminal=terminal)
+
+
+def test_a_second_job_of_the_ident_fails_and_leaves_the_first_alone(oci: Bench) -> None:
+    output, cancel = Output(), Cancellation()
+    outcomes: list[Outcome] = []
+    plan = oci.plan("python3", "-c", TERM_TELLER)
+    first = threading.Thread(target=lambda: outcomes.append(oci.engine.run(plan, output, cancel)))
+    first.start()
+    assert output.up.wait(60)
+    with pytest.raises(EngineError, match="another ident"):
+        oci.run("true")
+    assert first.is_alive()
+    cancel.request()
+    first.join()
+    assert output.lines == ["up", "ended by TERM"]
 
 
 def test_a_missing_image_is_named(oci: Bench) -> None:
@@ -488,17 +513,38 @@ def credentials(server: Any, *, password: str | None = None) -> RegistryAuth:
     return RegistryAuth(server.address, server.username, Secret(password or server.password), verify_ssl=False)
 
 
-def test_a_pull_takes_credentials_shows_progress_and_leaves_no_secret(oci: Bench, published: Any) -> None:
+def test_a_pull_takes_credentials_shows_progress_and_leaves_no_secret(
+    oci: Bench, published: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server, image = published
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     shown = pull(oci, image, credentials(server))
     assert shown.state == "finished"
     assert shown.steps
     assert not pull(oci, image, None).steps, "an image that is present is not pulled"
     assert pull(oci, image, credentials(server), "always").steps
     assert pull(oci, image, credentials(server), "newer").steps
-    assert not list(Path("/dev/shm").glob("ee_runner_*"))
+    assert not list(tmp_path.rglob("ee_runner_*"))
     config = Path.home() / ".docker" / "config.json"
     assert not config.exists() or server.address not in config.read_text()
+
+
+def test_podmans_service_pulls_and_runs(
+    prepared: dict[str, ImageSet], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if "podman" not in ENGINES:
+        pytest.skip("podman is left out of ENGINES")
+    with machine.podman_service() as url, serve(auth=True) as server:
+        monkeypatch.setenv("CONTAINER_HOST", url)
+        with bench_of("podman", prepared) as here:
+            image = server.publish("probe")
+            assert pull(here, image, credentials(server)).steps
+            with pytest.raises(ImageError, match="refused access"):
+                pull(here, image, credentials(server, password="wrong"), "always")
+            subprocess.run(["podman", "image", "rm", "-f", image], capture_output=True, check=True)
+            assert here.sh("id -u") == ["0"]
+            assert canceled(here, TERM_TELLER)[1].lines == ["up", "ended by TERM"]
+    assert server.password not in "".join(capfd.readouterr())
 
 
 def test_newer_keeps_what_is_there_when_the_registry_is_gone(oci: Bench, published: Any) -> None:
@@ -528,6 +574,19 @@ def test_an_unreachable_registry_says_so(oci: Bench) -> None:
     assert raised.value.cause == "unreachable"
 
 
+def test_a_silent_registry_is_not_waited_for(oci: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ee_runner.engines import pulls
+
+    monkeypatch.setattr(pulls, "PATIENCE", 1.0)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        image = f"127.0.0.1:{silent.getsockname()[1]}/probe:1"
+        with pytest.raises(ImageError, match=f"{image}.* gave no answer within 1 s") as raised:
+            pull(oci, image, None)
+    assert raised.value.cause == "unreachable"
+
+
 def test_a_pull_can_be_canceled(oci: Bench) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -545,7 +604,7 @@ def test_a_pull_can_be_canceled(oci: Bench) -> None:
 # Who the job is
 
 PROGRAM = """
-import json, os, sys
+import json, os, sys, threading, time
 from pathlib import Path, PurePosixPath
 from ee_runner.engines import registry
 from ee_runner.executor import Cancellation
@@ -568,9 +627,16 @@ class Sink:
     def stdout(self, data): self.out += data
     stderr = stdout
 sink = Sink()
-outcome = engine.run(plan, sink, Cancellation())
+cancel = Cancellation()
+if asked["cancel"]:
+    def watch():
+        while b"up" not in sink.out: time.sleep(0.01)
+        cancel.request()
+    threading.Thread(target=watch, daemon=True).start()
+outcome = engine.run(plan, sink, cancel)
 left = engine.stop(engine.container_name("direct-user"), 0)
-print(json.dumps({"rc": outcome.rc, "out": sink.out.decode().replace("\\r", "").splitlines(), "left": left}))
+lines = sink.out.decode().replace("\\r", "").splitlines()
+print(json.dumps({"rc": outcome.rc, "reason": outcome.reason, "out": lines, "left": left}))
 """
 
 WHO = """
@@ -584,10 +650,16 @@ os.execvp("sh", ["sh", "-c", "ssh -G probe | grep ^hostname"])
 
 
 def run_as(
-    user: RootlessUser | None, engine: str, image: str | None, directory: Path, *, groups: list[int]
+    user: RootlessUser | None,
+    engine: str,
+    image: str | None,
+    directory: Path,
+    *,
+    program: str = WHO,
+    cancel: bool = False,
 ) -> dict[str, Any]:
-    asked = {"engine": engine, "image": image, "directory": str(directory)}
-    text = json.dumps({**asked, "argv": ["python3", "-c", WHO]})
+    asked = {"engine": engine, "image": image, "directory": str(directory), "cancel": cancel}
+    text = json.dumps({**asked, "argv": ["python3", "-c", program]})
     if user is None:
         import sys
 
@@ -601,7 +673,7 @@ def run_as(
             check=False,
             user=user.uid,
             group=user.gid,
-            extra_groups=groups,
+            extra_groups=[grp.getgrnam("docker").gr_gid] if engine == "docker" else [],
             env=user.environ(),
             cwd=user.home,
         )
@@ -640,9 +712,8 @@ def test_what_a_job_writes_belongs_to_the_caller(
     (directory / "dot-ssh" / "config").write_text("Host probe\n  HostName 192.0.2.7\n")
     if user is not None:
         user.own(directory)
-    groups = [grp.getgrnam("docker").gr_gid] if engine == "docker" and who == "user" else []
     try:
-        answer = run_as(user, engine.partition("-")[0], image, directory, groups=groups)
+        answer = run_as(user, engine.partition("-")[0], image, directory)
         assert answer["rc"] == 0, answer["out"]
         assert answer["out"][1:] == ["True True", "hostname 192.0.2.7"]
         assert not answer["left"]
@@ -652,6 +723,20 @@ def test_what_a_job_writes_belongs_to_the_caller(
         assert made[2].stat().st_mode & 0o777 == 0o644
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize("engine", ["podman-rootless", "docker", "bwrap"])
+@pytest.mark.parametrize("kind", ["default", "user"])
+def test_an_ordinary_user_cancels(
+    engine: str, kind: str, prepared: dict[str, ImageSet], rootless: RootlessUser
+) -> None:
+    if engine not in ENGINES:
+        pytest.skip(f"{engine} is left out of ENGINES")
+    image = getattr(prepared[engine], kind) if engine in prepared else None
+    with rootless.scratch() as directory:
+        answer = run_as(rootless, engine.partition("-")[0], image, directory, program=TERM_TELLER, cancel=True)
+    assert (answer["rc"], answer["reason"], answer["left"]) == (254, "canceled", False)
+    assert answer["out"] == ["up", "ended by TERM"]
 
 
 def test_the_callers_own_user_option_stays(prepared: dict[str, ImageSet]) -> None:

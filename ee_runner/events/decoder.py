@@ -1,0 +1,228 @@
+"""From the bytes of a job to its text and its events, without doing any I/O.
+
+`Decoder` takes the marks of the callback plugin (see `ee_runner/callback/ee_events.py`) out of the stream. What is left
+is what a user is to see, and it comes out at once. `EventAssembler` joins the text between the marks with the
+records that they name, and numbers the events.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+EventDict = dict[str, Any]
+
+MAX_MARK = 160
+MAX_TEXT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """Output for the user, marks taken out."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """An event starts: text from here to its mark is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventMark:
+    """An event ends, and its record is at this place (in bytes) of the spool.
+
+    A length of 0 says that there is no record: the text since the boundary belongs to no event.
+    """
+
+    offset: int
+    length: int
+
+
+Item = Text | Boundary | EventMark
+
+
+class Decoder:
+    """Cuts a stream at the marks that carry the nonce.
+
+    Any other byte is text, marks with another nonce too. Only what may be the start of a mark is held back, at most
+    `max_pending` bytes, so a prompt without a newline comes out at once. Time is linear in the input.
+    """
+
+    def __init__(self, nonce: str, *, max_pending: int = MAX_MARK) -> None:
+        self._start = f"\x1b_ee;{nonce};".encode()
+        self._mark = re.compile(re.escape(self._start) + rb"(?:B|E;(\d{1,19});(\d{1,19}))\x1b\\")
+        self._max_pending = max(max_pending, len(self._start) + len("E;;") + 2 * 19 + len("\x1b\\"))
+        self._pending = b""
+
+    def feed(self, data: bytes) -> list[Item]:
+        """Take the next bytes, and give in order what is certain by now."""
+        data = self._pending + data
+        items: list[Item] = []
+        done = 0
+        for mark in self._mark.finditer(data):
+            if mark.start() > done:
+                items.append(Text(data[done : mark.start()]))
+            items.append(Boundary() if mark[1] is None else EventMark(int(mark[1]), int(mark[2])))
+            done = mark.end()
+        held = self._hold_from(data, done)
+        if held > done:
+            items.append(Text(data[done:held]))
+        self._pending = data[held:]
+        return items
+
+    def close(self) -> list[Item]:
+        """At the end of the stream: what was held back is text after all."""
+        rest, self._pending = self._pending, b""
+        return [Text(rest)] if rest else []
+
+    def _hold_from(self, data: bytes, done: int) -> int:
+        """Where an unfinished mark may start; the length of the data if nowhere."""
+        position = data.find(b"\x1b", max(done, len(data) - self._max_pending))
+        while position != -1:
+            tail = data[position : position + len(self._start)]
+            unfinished = b"\x1b\\" not in data[position + len(self._start) :]
+            if self._start.startswith(tail) and (len(tail) < len(self._start) or unfinished):
+                return position
+            position = data.find(b"\x1b", position + 1)
+        return len(data)
+
+
+class _Collected:
+    """Text of one event or line, whole up to a limit; beyond it only counted."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept = bytearray()
+        self._lost = 0
+        self.newlines = 0
+
+    def add(self, data: bytes) -> None:
+        self.newlines += data.count(b"\n")
+        room = self._limit - len(self._kept)
+        self._kept += data[:room] if len(data) > room else data
+        self._lost += max(len(data) - room, 0)
+
+    def text(self) -> str:
+        """The text without its line end, with a note at the end if something is missing."""
+        text = self._kept.decode("utf-8", "replace").rstrip("\r\n")
+        return f"{text}\n[ee-runner cut {self._lost} bytes of text]" if self._lost else text
+
+    def data(self) -> bytes:
+        note = b"\n[ee-runner cut %d bytes of text]\n" % self._lost if self._lost else b""
+        return bytes(self._kept) + note
+
+    def __bool__(self) -> bool:
+        return bool(self._kept)
+
+
+def _utc_now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
+
+
+class EventAssembler:
+    """Joins text and records to events (section 1.14 of the ansible-runner documentation).
+
+    `read_record` gives the bytes of the record at an offset and of a length. Text outside events becomes one
+    `verbose` event a line. No text is lost: what has no readable record comes as an `error` event, and what an event
+    that never ended had said comes as `verbose` events. An event's text is kept whole up to `max_text` bytes, and
+    then says how much is missing.
+    """
+
+    def __init__(
+        self,
+        *,
+        ident: str,
+        read_record: Callable[[int, int], bytes],
+        new_uuid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        now: Callable[[], str] = _utc_now,
+        max_text: int = MAX_TEXT,
+    ) -> None:
+        self._ident = ident
+        self._read_record = read_record
+        self._new_uuid = new_uuid
+        self._now = now
+        self._max_text = max_text
+        self._counter = 0
+        self._line = 0
+        self._outside = _Collected(max_text)
+        self._inside: _Collected | None = None
+
+    def push(self, item: Item) -> list[EventDict]:
+        """Take the decoder's next item, and give the events that are complete with it."""
+        if isinstance(item, Text):
+            if self._inside is None:
+                return self._add_outside(item.data)
+            self._inside.add(item.data)
+            return []
+        if isinstance(item, EventMark) and item.length:
+            return [self._finish(item)]
+        events = self._abandon()
+        if isinstance(item, Boundary):
+            self._inside = _Collected(self._max_text)
+        return events
+
+    def close(self) -> list[EventDict]:
+        """At the end of the stream: what is left becomes `verbose` events."""
+        return self._abandon()
+
+    def _add_outside(self, data: bytes) -> list[EventDict]:
+        *lines, rest = data.split(b"\n")
+        events = []
+        for line in lines:
+            self._outside.add(line + b"\n")
+            events.append(self._verbose())
+        self._outside.add(rest)
+        return events
+
+    def _verbose(self) -> EventDict:
+        collected, self._outside = self._outside, _Collected(self._max_text)
+        return self._event(collected, {"event": "verbose", "created": self._now()})
+
+    def _abandon(self) -> list[EventDict]:
+        """End what is open without a record."""
+        events = []
+        if self._inside is not None:
+            data, self._inside = self._inside.data(), None
+            events += self._add_outside(data)
+        if self._outside:
+            events.append(self._verbose())
+        return events
+
+    def _finish(self, mark: EventMark) -> EventDict:
+        collected = self._inside or _Collected(self._max_text)
+        self._inside = None
+        return self._event(collected, self._record(mark))
+
+    def _record(self, mark: EventMark) -> EventDict:
+        try:
+            record = msgspec.json.decode(self._read_record(mark.offset, mark.length), type=EventDict)
+            if isinstance(record["uuid"], str) and isinstance(record["event"], str):
+                return record
+            problem = "uuid or event is not a string"
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+        note = f"the record of this event ({mark.length} bytes at {mark.offset}) could not be read: {problem}"
+        return {"event": "error", "created": self._now(), "event_data": {"error": note}}
+
+    def _event(self, collected: _Collected, record: EventDict) -> EventDict:
+        self._counter += 1
+        start, self._line = self._line, self._line + collected.newlines
+        # Messages that went to a stream without marks are in the record.
+        texts = (str(record.get("stdout", "")).rstrip("\r\n"), collected.text())
+        event: EventDict = {
+            "uuid": record.get("uuid") or self._new_uuid(),
+            "counter": self._counter,
+            "stdout": "\n".join(text for text in texts if text),
+            "start_line": start,
+            "end_line": self._line,
+            "runner_ident": self._ident,
+        }
+        event.update((key, value) for key, value in record.items() if key not in event)
+        return event

@@ -1,0 +1,215 @@
+"""The types that an option's value can have: what is accepted, and the words for what is not.
+
+A kind turns a Python value (argument, settings file) or a text (flag, environment variable) into the value that the
+library works with, or raises ValueError; the caller adds the place and `Kind.expected`.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ee_runner.secrets import Secret
+
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off", ""})
+_AUTH_KEYS = ("host", "username", "password", "verify_ssl")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One type: `convert` takes Python values, `from_text` a flag's or a variable's text; both raise ValueError."""
+
+    expected: str
+    convert: Callable[[Any], Any]
+    from_text: Callable[[str], Any]
+
+
+def choice(*words: str) -> Kind:
+    """Return the kind that accepts exactly these words."""
+
+    def convert(value: Any) -> str:
+        if value not in words:
+            raise ValueError
+        return str(value)
+
+    return Kind(f"one of {', '.join(words)}", convert, convert)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
+
+
+def _flag_text(text: str) -> bool:
+    word = text.strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError
+    return word in _TRUE
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError
+    return value
+
+
+def _seconds(value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+def _number(text: str) -> float | int:
+    return int(text) if text.strip().isdigit() else float(text)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value
+
+
+def _word(value: Any) -> str:
+    if not _text(value).strip():
+        raise ValueError
+    return str(value)
+
+
+def _ident(value: Any) -> str:
+    if isinstance(value, bool) or value is None or isinstance(value, Mapping | list | tuple):
+        raise ValueError
+    return str(value)
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError
+    return Path(text).expanduser()
+
+
+def _paths(value: Any) -> tuple[Path, ...]:
+    return tuple(_path(item) for item in _sequence(value))
+
+
+def _search_path(value: Any) -> tuple[str, ...]:
+    items = [os.fspath(item) if isinstance(item, os.PathLike) else _text(item) for item in _sequence(value)]
+    return tuple(part for item in items for part in item.split(os.pathsep) if part)
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(_text(item) for item in _sequence(value))
+
+
+def _sequence(value: Any) -> Sequence[Any]:
+    if isinstance(value, str | os.PathLike):
+        return [value]
+    if not isinstance(value, list | tuple):
+        raise ValueError
+    return value
+
+
+def _split(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(shlex.split(value))
+    return _words(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError
+    return dict(value)
+
+
+def _environment(value: Any) -> dict[str, str]:
+    checked = {name: "" if item is None else _scalar(item) for name, item in _mapping(value).items()}
+    if any(not name or "=" in name or "\0" in name + item for name, item in checked.items()):
+        raise ValueError
+    return checked
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, Mapping | list | tuple | set | bytes):
+        raise ValueError
+    return str(value)
+
+
+def _secret(value: Any) -> Secret:
+    return value if isinstance(value, Secret) else Secret(_text(value))
+
+
+def _secrets(value: Any) -> dict[str, Secret]:
+    return {
+        pattern: item if isinstance(item, Secret) else Secret(_scalar(item))
+        for pattern, item in _mapping(value).items()
+    }
+
+
+def _playbook(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [dict(value)]
+    items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in _sequence(value)]
+    if not items or not (all(isinstance(i, str) and i for i in items) or all(isinstance(i, Mapping) for i in items)):
+        raise ValueError
+    return items
+
+
+def _inventory(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    return [os.fspath(item) if isinstance(item, os.PathLike) else _text(item) for item in _sequence(value)]
+
+
+def _variables(value: Any) -> Any:
+    return value if isinstance(value, str) else _mapping(value)
+
+
+def _registry_auth(value: Any) -> Any:
+    from ee_runner.job import RegistryAuth
+
+    if isinstance(value, RegistryAuth):
+        return value
+    fields = {key: item for key, item in _mapping(value).items() if item is not None}
+    if "host" not in fields or not set(fields) <= set(_AUTH_KEYS):
+        raise ValueError
+    return RegistryAuth(
+        host=_word(fields["host"]),
+        username=_text(fields["username"]) if "username" in fields else None,
+        password=_secret(fields["password"]) if "password" in fields else None,
+        verify_ssl=_flag(fields.get("verify_ssl", True)),
+    )
+
+
+def _no_text(text: str) -> Any:
+    raise ValueError(text)
+
+
+FLAG = Kind("true or false", _flag, _flag_text)
+COUNT = Kind("a whole number, 0 or more", _count, lambda text: _count(int(text)))
+SECONDS = Kind("a number of seconds, 0 or more", _seconds, lambda text: _seconds(_number(text)))
+TEXT = Kind("text", _text, _text)
+WORD = Kind("text that is not empty", _word, _word)
+IDENT = Kind("a name", _ident, _ident)
+PATH = Kind("a path", _path, _path)
+PATHS = Kind("a path or a list of paths", _paths, _paths)
+SEARCH_PATH = Kind("a directory or a list of directories", _search_path, _search_path)
+WORDS = Kind("a text or a list of texts", _words, _words)
+ARGUMENTS = Kind("command line arguments with balanced quotes", _split, _split)
+MAPPING = Kind("a mapping of names to values", _mapping, _no_text)
+ENVIRONMENT = Kind("a mapping of variable names to single values", _environment, _no_text)
+SECRET = Kind("text", _secret, _no_text)
+SECRETS = Kind("a mapping of regular expressions to single values", _secrets, _no_text)
+PLAYBOOK = Kind("the path of a playbook, or a list of paths or of plays", _playbook, _playbook)
+INVENTORY = Kind("an inventory path or text, a list of these, or a mapping", _inventory, _inventory)
+VARIABLES = Kind("a mapping, 'key=value key=value', JSON, YAML or @FILE", _variables, _variables)
+REGISTRY_AUTH = Kind(f"a mapping with host and, optionally, {', '.join(_AUTH_KEYS[1:])}", _registry_auth, _no_text)

@@ -1,0 +1,215 @@
+"""Validates what was asked for and builds the frozen JobSpec from it; `resolve` merges the sources."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ee_runner import names, targets
+from ee_runner.errors import ConfigurationError, MountRefused, nearest
+from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec
+from ee_runner.options import DEFAULT_IMAGE
+from ee_runner.sources import ARGUMENT, Rank, Resolved, resolve
+from ee_runner.workspace.inputs import check_pattern, json_text
+
+__all__ = ["Resolved", "job_spec", "resolve"]
+
+
+def job_spec(resolved: Resolved) -> JobSpec:
+    """Build the job from resolved options; relative paths are taken from the working directory, once, here.
+
+    Raises ConfigurationError for combinations that make no job, and for a playbook, an inventory or a directory that
+    is not there. Nothing is created.
+    """
+    values = resolved.values
+    cwd = Path.cwd()
+    ident = _ident(resolved)
+    private_data_dir = _private_data_dir(resolved, cwd, ident)
+    project_dir = _project_dir(resolved, cwd, private_data_dir)
+    engine = _engine(resolved)
+    return JobSpec(
+        ident=ident,
+        private_data_dir=private_data_dir,
+        project_dir=project_dir,
+        artifact_dir=_absolute(values["artifact_dir"] or private_data_dir / "artifacts", cwd) / ident,
+        target=targets.target(resolved, cwd, private_data_dir, project_dir),
+        engine=engine,
+        inventory=targets.inventory(resolved, cwd, (private_data_dir / "inventory", project_dir)),
+        roles_path=tuple(_role_directory(item, cwd) for item in values["roles_path"] or ()),
+        limit=values["limit"] or None,
+        forks=values["forks"] or None,
+        verbosity=values["verbosity"],
+        tags=values["tags"] or None,
+        skip_tags=values["skip_tags"] or None,
+        cmdline=values["cmdline"] or (),
+        binary=_binary(values["binary"], cwd),
+        envvars=values["envvars"] or {},
+        extravars=_extravars(resolved),
+        passwords=_passwords(resolved),
+        ssh_key=values["ssh_key"],
+        container=_container(resolved, cwd, engine),
+        sandbox=_sandbox(values, cwd),
+        limits=_limits(values),
+        directory_isolation_base_path=_optional(values["directory_isolation_base_path"], cwd),
+        fact_cache=_fact_cache(resolved),
+        fact_cache_type=values["fact_cache_type"],
+        omit_event_data=values["omit_event_data"],
+        only_failed_event_data=values["only_failed_event_data"],
+        rotate_artifacts=values["rotate_artifacts"],
+    )
+
+
+def _absolute(path: Path, cwd: Path) -> Path:
+    return Path(os.path.normpath(cwd / path))
+
+
+def _optional(path: Path | None, cwd: Path) -> Path | None:
+    return None if path is None else _absolute(path, cwd)
+
+
+def _ident(resolved: Resolved) -> str:
+    ident = resolved.values["ident"]
+    if ident is None:
+        return names.new_ident()
+    problem = names.ident_problem(ident)
+    if problem:
+        raise ConfigurationError(f"{resolved.describe('ident')}: {ident!r} is no identifier: {problem}")
+    return str(ident)
+
+
+def _private_data_dir(resolved: Resolved, cwd: Path, ident: str) -> Path:
+    given = resolved.values["private_data_dir"]
+    if given is None and resolved.values["executable_cmd"]:
+        return Path(tempfile.gettempdir()) / f".ansible-runner-{os.getuid()}" / names.container_name(ident)
+    if given is None:
+        raise ConfigurationError("private_data_dir is missing; name the directory that holds project and inventory")
+    path = _absolute(given, cwd)
+    if path.exists() and not path.is_dir():
+        raise ConfigurationError(f"The private data directory {path} is not a directory")
+    if not path.exists() and resolved.origins["private_data_dir"] != ARGUMENT:
+        raise ConfigurationError(f"There is no private data directory {path}{_neighbour(path)}")
+    return path
+
+
+def _project_dir(resolved: Resolved, cwd: Path, private_data_dir: Path) -> Path:
+    given = resolved.values["project_dir"]
+    if given is None:
+        return private_data_dir / "project"
+    path = _absolute(given, cwd)
+    if not path.is_dir():
+        raise ConfigurationError(f"{resolved.describe('project_dir')}: there is no directory {path}{_neighbour(path)}")
+    return path
+
+
+def _neighbour(path: Path) -> str:
+    try:
+        return nearest(path.name, (entry.name for entry in path.parent.iterdir()))
+    except OSError:
+        return ""
+
+
+def _role_directory(directory: str, cwd: Path) -> str:
+    return str(_absolute(Path(directory).expanduser(), cwd))
+
+
+def _binary(given: str | None, cwd: Path) -> str | None:
+    """Return the executable, or its directory with a slash at its end."""
+    if given is None:
+        return None
+    text = str(_absolute(Path(given).expanduser(), cwd)) if "/" in given else given
+    is_directory = given.endswith("/") or Path(text).is_dir() or Path(text).name in ("bin", "sbin")
+    return text.rstrip("/") + "/" if is_directory and "/" in given else text
+
+
+def _extravars(resolved: Resolved) -> Mapping[str, Any]:
+    given = resolved.values["extravars"] or {}
+    for name, value in given.items():
+        json_text(value, f"{resolved.describe('extravars')}: {name!r}")
+    return dict(given)
+
+
+def _passwords(resolved: Resolved) -> Mapping[str, Any]:
+    given = resolved.values["passwords"] or {}
+    for pattern in given:
+        check_pattern(pattern, resolved.describe("passwords"))
+    return dict(given)
+
+
+def _engine(resolved: Resolved) -> str:
+    """Return the engine's name or path: ``local`` without isolation, ``auto`` for whichever can run images."""
+    values = resolved.values
+    named = values["process_isolation_executable"]
+    if named == "local" or not _isolated(resolved):
+        return "local"
+    if named is None:
+        return "auto"
+    return str(_absolute(Path(named).expanduser(), Path.cwd())) if "/" in named else str(named)
+
+
+def _isolated(resolved: Resolved) -> bool:
+    """Say whether the job is isolated: asked for, or implied by an image or an engine from as strong a source."""
+    asked = resolved.rank("process_isolation")
+    if resolved.values["process_isolation"]:
+        return True
+    if resolved.values["container_image"] and resolved.rank("container_image") > asked:
+        return True
+    engine = resolved.rank("process_isolation_executable")
+    return engine > max(asked, Rank.FILE)
+
+
+def _container(resolved: Resolved, cwd: Path, engine: str) -> ContainerSpec:
+    values = resolved.values
+    return ContainerSpec(
+        image=values["container_image"] or (None if engine == "local" else DEFAULT_IMAGE),
+        pull=values["container_pull"],
+        volume_mounts=_volume_mounts(resolved, cwd),
+        options=values["container_options"] or (),
+        workdir=values["container_workdir"],
+        auth=values["container_auth_data"],
+    )
+
+
+def _volume_mounts(resolved: Resolved, cwd: Path) -> tuple[Mount, ...]:
+    given = resolved.values["container_volume_mounts"]
+    if not given:
+        return ()
+    from ee_runner.engines import mounts
+
+    try:
+        return tuple(mounts.parse(text, cwd=cwd, environ=os.environ) for text in given)
+    except MountRefused as error:
+        raise MountRefused(f"{resolved.describe('container_volume_mounts')}: {error}") from error
+
+
+def _sandbox(values: Mapping[str, Any], cwd: Path) -> SandboxSpec:
+    def paths(name: str) -> tuple[Path, ...]:
+        return tuple(_absolute(path, cwd) for path in values[name] or ())
+
+    return SandboxSpec(
+        staging=_absolute(values["process_isolation_path"], cwd),
+        hide_paths=paths("process_isolation_hide_paths"),
+        show_paths=paths("process_isolation_show_paths"),
+        ro_paths=paths("process_isolation_ro_paths"),
+    )
+
+
+def _limits(values: Mapping[str, Any]) -> Limits:
+    piped = values["subprocess_timeout"] if values["runner_mode"] == "subprocess" else None
+    return Limits(
+        job_timeout=next((limit for limit in (values["timeout"], piped, values["job_timeout"]) if limit), None),
+        idle_timeout=values["idle_timeout"] or None,
+        pexpect_timeout=values["pexpect_timeout"],
+        pexpect_use_poll=values["pexpect_use_poll"],
+    )
+
+
+def _fact_cache(resolved: Resolved) -> str:
+    given = resolved.values["fact_cache"]
+    if Path(given).is_absolute() or ".." in Path(given).parts:
+        raise ConfigurationError(
+            f"{resolved.describe('fact_cache')}: a directory in the artifact directory is expected, found {given!r}"
+        )
+    return str(given)

@@ -1,0 +1,237 @@
+"""The private data directory: reads its inputs, and makes the places that one run needs.
+
+Nothing is written under env/ or inventory/. What Ansible must read from disk goes to a private per-run directory, which
+is removed when the workspace closes; only the artifacts stay.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ee_runner import ansible_config
+from ee_runner.errors import ConfigurationError
+from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
+from ee_runner.secrets import Secret
+from ee_runner.workspace import inputs, places
+
+_OBSERVED = ("ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_LOAD_CALLBACK_PLUGINS", "ANSIBLE_CACHE_PLUGIN",
+             "ANSIBLE_CACHE_PLUGIN_CONNECTION", "ANSIBLE_RETRY_FILES_ENABLED", "ANSIBLE_ROLES_PATH")  # fmt: skip
+_SYSTEM_CONFIG = Path("/etc/ansible/ansible.cfg")
+_NO_HOME = "/dev/null"
+_OBSERVER = Path(__file__).parent.parent / "callback" / "ee_events.py"
+_INVENTORY_TEXT = {True: "hosts.json", False: "hosts"}
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The inputs of one run and its places on the host; open it with `Workspace.open`.
+
+    `inherited` are the variables of the caller that matter to Ansible's plugins, empty when the caller's environment
+    is not in force inside. `callback_plugins` and `roles_path` are the directories that Ansible would search without
+    this runner, ``~`` unexpanded where it means the home inside; `own_roles` are those of the private data directory,
+    which it would not. `playbook` is generated, for a role or for plays that
+    were given as data.
+    """
+
+    spec: JobSpec
+    run_dir: Path
+    project_dir: Path
+    events_dir: Path
+    spool: Path
+    fact_cache_dir: Path
+    callback_dir: Path
+    envvars: Mapping[str, str] = field(default_factory=dict)
+    passwords: Mapping[str, Secret] = field(default_factory=dict)
+    cmdline: tuple[str, ...] = ()
+    ssh_key: Secret | None = None
+    extravars_files: tuple[Path, ...] = ()
+    playbook: Path | None = None
+    inventory: tuple[str, ...] = ()
+    inherited: Mapping[str, str] = field(default_factory=dict)
+    callback_plugins: tuple[str, ...] = ()
+    roles_path: tuple[str, ...] = ()
+    own_roles: tuple[Path, ...] = ()
+
+    @staticmethod
+    @contextmanager
+    def open(spec: JobSpec, environ: Mapping[str, str] | None = None, *, own_root: bool = False) -> Iterator[Workspace]:
+        """Read the inputs and make the places; remove all but the artifacts at the end, whatever happens.
+
+        `own_root` says that the job has a root filesystem of its own, without the host's environment and ansible.cfg.
+        Named pipes are read exactly once, here. Raises ConfigurationError for an input that can not be used, before
+        anything is written, and ArtifactError for a place that can not be made.
+        """
+        environ = os.environ if environ is None else environ
+        env = spec.private_data_dir / "env"
+        envvars = _envvars(env / "envvars", spec)
+        passwords = _passwords(env / "passwords", spec)
+        cmdline = spec.cmdline or _cmdline(env / "cmdline")
+        ssh_key = _ssh_key(env / "ssh_key", spec)
+        extravars = _extravars(env / "extravars")
+        with ExitStack() as stack:
+            artifacts = places.artifacts(spec, stack)
+            run_dir = stack.enter_context(places.run_directory(environ))
+            project_dir = stack.enter_context(places.project(spec))
+            emulated = isinstance(spec.target, CommandTarget)
+            inherited = dict(environ) if emulated or not own_root else {}
+            cwd = _working_directory(spec, project_dir)
+            searched = _searched(cwd, {**inherited, **envvars}, sees_host=not own_root)
+            playbook = _place_playbook(run_dir, project_dir, spec, stack)
+            yield Workspace(
+                spec=spec,
+                run_dir=run_dir,
+                project_dir=cwd,
+                events_dir=artifacts.events,
+                spool=artifacts.spool,
+                fact_cache_dir=artifacts.fact_cache,
+                callback_dir=places.callback(run_dir, _OBSERVER),
+                envvars=envvars,
+                passwords=passwords,
+                cmdline=cmdline,
+                ssh_key=ssh_key,
+                extravars_files=_place_extravars(run_dir, extravars, spec),
+                playbook=playbook,
+                inventory=_place_inventory(run_dir, spec, envvars),
+                inherited={name: inherited[name] for name in _OBSERVED if name in inherited},
+                callback_plugins=searched["callback_plugins"],
+                roles_path=searched["roles_path"],
+                own_roles=_own_roles(spec, project_dir, playbook),
+            )
+
+
+def _envvars(path: Path, spec: JobSpec) -> Mapping[str, str]:
+    loaded = inputs.read_scalars(path, of="a single value")
+    for name, value in loaded.values.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise ConfigurationError(f"{loaded.place(name)}: the name of a variable is expected, found {name!r}")
+    return {**loaded.values, **spec.envvars}
+
+
+def _passwords(path: Path, spec: JobSpec) -> Mapping[str, Secret]:
+    """Return prompts and answers in the order in which they are tried: the caller's, then the file's."""
+    loaded = inputs.read_scalars(path, of="a single value")
+    for pattern in loaded.values:
+        inputs.check_pattern(pattern, loaded.place(pattern))
+    rest = {pattern: Secret(loaded.values[pattern]) for pattern in loaded.values if pattern not in spec.passwords}
+    return {**spec.passwords, **rest}
+
+
+def _cmdline(path: Path) -> tuple[str, ...]:
+    text = inputs.read_text(path)
+    try:
+        return tuple(shlex.split(text or ""))
+    except ValueError as error:
+        what = f"command line arguments with balanced quotes are expected: {str(error).lower()}"
+        raise ConfigurationError(f"{path}:{_unbalanced_line(text or '')}: {what}") from error
+
+
+def _unbalanced_line(text: str) -> int:
+    """Return the first line after which the quotes stay open: the words before it can be split."""
+    lines = text.splitlines(keepends=True)
+    for count in range(len(lines) - 1, 0, -1):
+        try:
+            shlex.split("".join(lines[:count]))
+        except ValueError:
+            continue
+        return count + 1
+    return 1
+
+
+def _ssh_key(path: Path, spec: JobSpec) -> Secret | None:
+    """Return the private key with the newline at its end that ssh-add insists on."""
+    text = spec.ssh_key.reveal() if spec.ssh_key else inputs.read_text(path)
+    return Secret(text.rstrip("\r\n") + "\n") if text and text.strip() else None
+
+
+def _extravars(path: Path) -> bytes | None:
+    """Return the file's bytes as they are, for Ansible knows tags and vaults; None when there is nothing in it."""
+    data = inputs.read_bytes(path)
+    if not data or data.startswith(b"$ANSIBLE_VAULT;"):
+        return data or None
+    return data if inputs.is_mapping(inputs.decode(data, path), path) else None
+
+
+def _place_extravars(run_dir: Path, data: bytes | None, spec: JobSpec) -> tuple[Path, ...]:
+    files = []
+    if data is not None:
+        files.append(places.private_file(run_dir / "extravars.yml", data))
+    if spec.extravars:
+        text = inputs.json_text(dict(spec.extravars), "extravars")
+        files.append(places.private_file(run_dir / "extravars_args.json", text.encode()))
+    return tuple(files)
+
+
+def _place_playbook(run_dir: Path, project_dir: Path, spec: JobSpec, stack: ExitStack) -> Path | None:
+    if isinstance(spec.target, RoleTarget):
+        text = inputs.json_text(_role_play(spec.target), "role")
+    elif isinstance(spec.target, PlaybookTarget) and spec.target.playbooks[0].endswith("\n"):
+        text = spec.target.playbooks[0]
+    else:
+        return None
+    return places.playbook(text.encode(), run_dir=run_dir, project_dir=project_dir, stack=stack)
+
+
+def _role_play(target: RoleTarget) -> list[dict[str, object]]:
+    role: dict[str, object] = {"role": target.role}
+    if target.variables:
+        role["vars"] = dict(target.variables)
+    play: dict[str, object] = {"hosts": target.hosts, "roles": [role]}
+    if target.skip_facts:
+        play["gather_facts"] = False
+    return [play]
+
+
+def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the sources for ``-i``; the private data directory's unless others are given, here or by envvars."""
+    if isinstance(spec.target, CommandTarget):
+        return ()
+    if not spec.inventory:
+        own = spec.private_data_dir / "inventory"
+        return (str(own),) if own.exists() and "ANSIBLE_INVENTORY" not in envvars else ()
+    return tuple(
+        _inventory_text(run_dir, source, index) if source.endswith("\n") else source
+        for index, source in enumerate(spec.inventory)
+        if source
+    )
+
+
+def _inventory_text(run_dir: Path, text: str, index: int) -> str:
+    directory = run_dir / f"inventory{index or ''}"
+    places.private_directory(directory)
+    return str(places.private_file(directory / _INVENTORY_TEXT[text.startswith("{")], text.encode()))
+
+
+def _working_directory(spec: JobSpec, project_dir: Path) -> Path:
+    if isinstance(spec.target, CommandTarget):
+        return spec.target.cwd
+    return project_dir if project_dir.is_dir() else spec.private_data_dir
+
+
+def _own_roles(spec: JobSpec, project_dir: Path, playbook: Path | None) -> tuple[Path, ...]:
+    """Return the role directories that Ansible does not find by itself; the project's, when no playbook is in it."""
+    stands_elsewhere = playbook is not None and playbook.parent != project_dir
+    candidates = (*((project_dir / "roles",) if stands_elsewhere else ()), spec.private_data_dir / "roles")
+    return tuple(path for path in candidates if path.is_dir())
+
+
+def _searched(cwd: Path, environ: Mapping[str, str], *, sees_host: bool) -> dict[str, tuple[str, ...]]:
+    """Return where Ansible looks for callback plugins and roles: by the environment, ansible.cfg, or by default."""
+    if not environ.get("HOME"):
+        environ = {**environ, "HOME": _NO_HOME}
+    if sees_host and _SYSTEM_CONFIG.is_file() and ansible_config.config_file(cwd=cwd, environ=environ) is None:
+        environ = {**environ, "ANSIBLE_CONFIG": str(_SYSTEM_CONFIG)}
+    home = environ.get("ANSIBLE_HOME") or "~/.ansible"
+    found = {
+        "callback_plugins": (f"{home}/plugins/callback", "/usr/share/ansible/plugins/callback"),
+        "roles_path": (f"{home}/roles", "/usr/share/ansible/roles", "/etc/ansible/roles"),
+    }
+    for value in ansible_config.values(cwd=cwd, environ=environ):
+        key = value.setting.keys[0]
+        if key in found:
+            found[key] = tuple(map(str, value.paths))
+    return found

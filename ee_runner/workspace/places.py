@@ -1,0 +1,190 @@
+"""Makes the directories and files of one run, private to the user, and removes those that are not artifacts."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ee_runner.errors import ArtifactError, ConfigurationError
+from ee_runner.job import CommandTarget, JobSpec
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
+_OWN_TEMPORARY = ".ansible-runner-"
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """Where in the job's artifact directory the observer, the spool's reader and the fact cache write."""
+
+    events: Path
+    spool: Path
+    fact_cache: Path
+
+
+def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
+    """Make the job's artifact directory and what belongs in it; the observer's part goes when `stack` closes."""
+    _check_owner(spec.private_data_dir.parent)
+    directory = spec.artifact_dir
+    private_directory(directory / "job_events")
+    fact_cache = directory / spec.fact_cache
+    private_directory(fact_cache)
+    events = directory / ".events"
+    remove(events)
+    stack.callback(remove, events)
+    private_directory(events)
+    return Artifacts(events, private_file(events / "spool", b""), fact_cache)
+
+
+@contextmanager
+def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Make the per-run directory, in memory where that can be had, and remove it at the end."""
+    path = _make_run_directory(_run_directory_bases(environ))
+    try:
+        yield path
+    finally:
+        remove(path)
+
+
+@contextmanager
+def project(spec: JobSpec) -> Iterator[Path]:
+    """Give the project directory, or with directory isolation a copy of it that is removed at the end."""
+    base = spec.directory_isolation_base_path
+    if base is None or isinstance(spec.target, CommandTarget) or not spec.project_dir.is_dir():
+        yield spec.project_dir
+        return
+    copy = _project_copy(spec.project_dir, base)
+    try:
+        yield copy
+    finally:
+        remove(copy)
+
+
+def callback(run_dir: Path, observer: Path) -> Path:
+    """Copy the observing callback plugin to a directory that holds nothing else, and return that directory."""
+    directory = run_dir / "callback"
+    private_directory(directory)
+    private_file(directory / observer.name, observer.read_bytes())
+    return directory
+
+
+def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack) -> Path:
+    """Write a generated playbook; it is removed when `stack` closes.
+
+    It stands in the project directory, for Ansible takes roles, group_vars and plugins from beside the playbook; in
+    the per-run directory when the project is absent or read-only.
+    """
+    path = project_dir / f".ee_runner_{secrets.token_hex(8)}.yml"
+    try:
+        _write_private(path, data)
+    except OSError:
+        return private_file(run_dir / "playbook.yml", data)
+    stack.callback(remove, path)
+    return path
+
+
+def private_directory(path: Path) -> None:
+    """Make a directory and those above it that are missing, each 0700; ArtifactError says what stands in the way."""
+    missing = []
+    level = path
+    while not level.exists() and not level.is_symlink():
+        missing.append(level)
+        level = level.parent
+    if not level.is_dir():
+        raise ArtifactError(f"The directory {path} can not be made: {level} is not a directory. Move it away.")
+    for each in reversed(missing):
+        try:
+            each.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _refused(each, error) from error
+
+
+def private_file(path: Path, data: bytes) -> Path:
+    """Write a new file, 0600, and return its path; ArtifactError says why it can not be written."""
+    try:
+        _write_private(path, data)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory tree as far as it can be; what is left is nobody's secret but only litter."""
+    if path.is_symlink() or not path.is_dir():
+        with suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
+        file.write(data)
+
+
+def _refused(path: Path, error: OSError) -> ArtifactError:
+    from ee_runner.artifacts import describe
+
+    return ArtifactError(f"{path} can not be made: {describe(error)}")
+
+
+def _run_directory_bases(environ: Mapping[str, str]) -> Iterator[Path]:
+    runtime = environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/") and _is_own_directory(Path(runtime)):
+        yield Path(runtime)
+    yield from (_SHARED_MEMORY, Path(tempfile.gettempdir()))
+
+
+def _is_own_directory(path: Path) -> bool:
+    try:
+        found = path.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
+
+
+def _make_run_directory(bases: Iterator[Path]) -> Path:
+    tried = []
+    for base in bases:
+        try:
+            return Path(tempfile.mkdtemp(prefix="ee_runner_", dir=base))
+        except OSError as error:
+            tried.append(f"{base}: {(error.strerror or str(error)).lower()}")
+    raise ArtifactError(f"No private directory can be made for this run: {'; '.join(tried)}. Set TMPDIR.")
+
+
+def _project_copy(source: Path, base: Path) -> Path:
+    if base.resolve().is_relative_to(source.resolve()):
+        raise ConfigurationError(
+            f"directory_isolation_base_path: {base} lies in the project {source}, which would be copied into itself"
+        )
+    private_directory(base)
+    try:
+        copy = Path(tempfile.mkdtemp(prefix="ee_runner_project_", dir=base))
+    except OSError as error:
+        raise _refused(base, error) from error
+    try:
+        shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True)
+    except (OSError, shutil.Error) as error:
+        remove(copy)
+        reason = error.args[0][0] if isinstance(error, shutil.Error) else error
+        what = f"{reason[0]}: {reason[2]}" if isinstance(reason, tuple) else str(reason)
+        raise ArtifactError(f"The project {source} can not be copied to {copy}: {what}") from error
+    return copy
+
+
+def _check_owner(path: Path) -> None:
+    """Refuse the shared temporary place of this user when someone else made it first."""
+    if not path.name.startswith(_OWN_TEMPORARY):
+        return
+    with suppress(FileExistsError):
+        path.mkdir(mode=0o700)
+    if path.is_symlink() or not _is_own_directory(path):
+        raise ArtifactError(f"{path} belongs to someone else; give another place with --private-data-dir")

@@ -18,6 +18,8 @@ from tests.engines.projects import EVENTS, INVENTORY, RECAP, private_data_dir
 from tests.engines.test_contract import assert_whole, owned_by, read, recap, shape
 from tests.support.rootless import RootlessUser
 
+NOTIFY = "playbook_on_notify"
+
 WRITES = """\
 - hosts: one
   gather_facts: false
@@ -36,7 +38,10 @@ def test_ansible_core_2_14_gives_the_same_events(contained: Place) -> None:
     directory = contained.write(private_data_dir(), under="pdd")
     result = contained.run(directory, "-p", "site.yml", "--forks", "1", image=contained.images.debian)
     assert result.rc == 0, result
-    assert shape(result) == EVENTS
+    # This Ansible tells of a notified handler earlier than newer ones do.
+    told = shape(result)
+    assert sorted(told, key=str) == sorted(EVENTS, key=str)
+    assert [event for event in told if event[0] != NOTIFY] == [event for event in EVENTS if event[0] != NOTIFY]
     assert recap(result.stdout) == RECAP
     assert_whole(result)
 

@@ -1,0 +1,132 @@
+"""The images in an engine's store: what is known of them, and the pull policies."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from ee_runner.engines import faults, labels
+from ee_runner.engines.base import ImageInfo
+from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable, ImageError
+from ee_runner.executor import Cancellation, Completed
+from ee_runner.job import ContainerSpec
+
+_FORMAT = "{{.Id}}|{{.Config.User}}|{{json .Config.Env}}"
+_ABSENT = r"no such image|image not known|no such object|unable to find"
+
+
+class Control(Protocol):
+    """Runs one of the engine's short commands."""
+
+    def __call__(self, *words: str, timeout: float = 60) -> Completed: ...
+
+
+class ImageStore:
+    """One engine's images, by its client: no SDK is imported for an image that is present."""
+
+    def __init__(self, engine: str, control: Control) -> None:
+        self._engine = engine
+        self._control = control
+        self._known: dict[str, ImageInfo] = {}
+
+    def ensure(self, container: ContainerSpec, pull: Callable[[], None], cancel: Cancellation) -> ImageInfo | None:
+        """Have the image as the pull policy says; None when `cancel` ended the pull. Raises ImageError."""
+        image = image_name(container)
+        present = self.find(image)
+        if container.pull in ("always", "newer") or (present is None and container.pull == "missing"):
+            try:
+                pull()
+            except ImageError:
+                if container.pull != "newer" or present is None:
+                    raise
+            if cancel.requested is not None:
+                return None
+            present = self.find(image)
+        if present is None:
+            raise self._absent(container)
+        self._known[image] = present
+        return present
+
+    def get(self, container: ContainerSpec) -> ImageInfo:
+        """Return what is known of an image that is in the store; raises ImageError when it is not."""
+        known = self._known.get(image_name(container)) or self.find(image_name(container))
+        if known is None:
+            raise self._absent(container)
+        return known
+
+    def find(self, image: str) -> ImageInfo | None:
+        """Ask the engine for an image of this name; None when it has none."""
+        done = self._control("image", "inspect", "--format", _FORMAT, image)
+        if done.rc == 0:
+            return _read(done.stdout)
+        fault = faults.daemon_fault(self._engine, done.stderr)
+        if fault is not None:
+            raise EngineUnavailable(fault)
+        if re.search(_ABSENT, done.stderr, re.IGNORECASE):
+            return None
+        diagnosed = faults.diagnosis(self._engine, done.stderr)
+        if diagnosed is not None:
+            raise EngineUnavailable(diagnosed)
+        raise faults.image_fault(self._engine, image, done.stderr)
+
+    def passwd(self, image: ImageInfo) -> str:
+        """Return the image's /etc/passwd, empty when it has none; as images don't change it is kept by their id."""
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ee-runner" / "passwd"
+        kept = cache / re.sub(r"\W", "_", image.id)
+        with suppress(OSError):
+            return kept.read_text()
+        text = self._read_passwd(image)
+        with suppress(OSError):  # without a cache it only takes longer
+            cache.mkdir(parents=True, exist_ok=True)
+            partial = kept.with_name(f"{kept.name}.{os.getpid()}")
+            partial.write_text(text)
+            partial.replace(kept)
+        return text
+
+    def _read_passwd(self, image: ImageInfo) -> str:
+        """Copy the file out of a container that is never started: no code of the image runs."""
+        created = self._control("create", *labels.options(labels.of_job("", Path("/"))), image.id, "true")
+        if created.rc != 0:
+            raise EngineError(
+                faults.diagnosis(self._engine, created.stderr)
+                or f"{self._engine} can not look into the image {image.id}: {faults.one_line(created.stderr)}"
+            )
+        container = created.stdout.split()[-1]
+        try:
+            with tempfile.TemporaryDirectory(prefix="ee_runner_") as directory:
+                copy = Path(directory, "passwd")
+                self._control("cp", f"{container}:/etc/passwd", str(copy))
+                return copy.read_text(errors="replace") if copy.exists() else ""
+        finally:
+            self._control("rm", "--force", container)
+
+    def _absent(self, container: ContainerSpec) -> ImageError:
+        image = image_name(container)
+        return ImageError(
+            f"The image {image} is not in {self._engine}'s store and the pull policy is {container.pull!r}. "
+            "Pull or build it first, or use the pull policy 'missing'.",
+            image=image,
+            cause="missing",
+        )
+
+
+def image_name(container: ContainerSpec) -> str:
+    """Return the image that was asked for; raises ConfigurationError when none was."""
+    if not container.image:
+        raise ConfigurationError("A container engine needs an image: set container_image (--container-image).")
+    return container.image
+
+
+def _read(text: str) -> ImageInfo:
+    identifier, user, environment = text.strip().split("|", 2)
+    pairs = dict(pair.split("=", 1) for pair in json.loads(environment) or [] if "=" in pair)
+    return ImageInfo(identifier, user, pairs.get("HOME"))
+
+
+__all__ = ["Control", "ImageInfo", "ImageStore", "image_name"]

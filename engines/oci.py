@@ -1,0 +1,250 @@
+"""What podman and docker share: one command line, one way to stop, one reading of their failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+from ee_runner.engines import faults, handover, labels, mounts, processes, users
+from ee_runner.engines.base import (
+    AgentBinding,
+    Caller,
+    Capabilities,
+    ContainerEngine,
+    NoProgress,
+    Progress,
+    engine_error,
+)
+from ee_runner.engines.images import ImageInfo, ImageStore, image_name
+from ee_runner.errors import EngineError, EngineUnavailable
+from ee_runner.executor import Cancellation, Completed, capture
+from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, Terminal
+from ee_runner.plan import ExecutionPlan
+
+AGENT_SOCKET = PurePosixPath("/run/ee_runner_agent.sock")
+"""Where the ssh-agent's socket lands inside: beside the per-run directory, which is read-only there."""
+
+_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
+_STOP_MARGIN = 30.0
+_INIT_FAILED = r"\[FATAL tini|catatonit"
+_ENGINE_SAYS = r"^(Error|docker): "
+_NO_COMMAND = _INIT_FAILED + r"|executable file.*not found|exec: .*permission denied|no such file or directory"
+
+
+class OciEngine(ContainerEngine):
+    """Runs the job with an OCI engine's client: it carries terminal, signals and exit codes without loss."""
+
+    capabilities = Capabilities(own_root=True, images=True)
+
+    def __init__(self, executable: str | None = None) -> None:
+        super().__init__(executable)
+        self._store = ImageStore(self.name, self._control)
+
+    # What differs between the two
+
+    @abstractmethod
+    def _mapping(self) -> users.Mapping:
+        """Say how users inside relate to the caller."""
+
+    @abstractmethod
+    def _pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        """Pull the image; raises ImageError. Returns early when `cancel` asks for it."""
+
+    @abstractmethod
+    def _init_options(self) -> tuple[str, ...]:
+        """Return what puts a small init before the job: as pid 1 it would not hear SIGTERM."""
+
+    def _global_options(self) -> tuple[str, ...]:
+        """Return the options before the client's subcommand."""
+        return ()
+
+    @abstractmethod
+    def _events_end(self) -> tuple[str, ...]:
+        """Return the options with which ``events`` ends when it has told what was."""
+
+    # Images
+
+    def ensure_image(
+        self, container: ContainerSpec, progress: Progress | None = None, *, cancel: Cancellation | None = None
+    ) -> ImageInfo | None:
+        shown, cancel = progress or NoProgress(), cancel or Cancellation()
+
+        def pull() -> None:
+            shown.start(image_name(container))
+            try:
+                self._pull(container, shown, cancel)
+            finally:
+                shown.finish()
+
+        return self._store.ensure(container, pull, cancel)
+
+    # The command line
+
+    def agent_binding(self, plan: ExecutionPlan) -> AgentBinding | None:
+        """Bind the socket itself, not its directory: the job sees no more than it needs."""
+        if plan.agent_socket is None:
+            return None
+        return AgentBinding(Mount(plan.agent_socket, AGENT_SOCKET), str(AGENT_SOCKET))
+
+    @contextmanager
+    def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
+        container = plan.container
+        image = self._store.get(container)
+        identity = users.identify(
+            image,
+            caller=Caller.current(),
+            mapping=self._mapping,
+            options=container.options,
+            passwd=lambda: self._store.passwd(image),
+        )
+        by_name, in_file = handover.split_environment(plan.env)
+        with handover.scratch(plan.run_dir) as scratch:
+            argv = (
+                *(str(self.executable), *self._global_options()),
+                *("run", *_environment_options(by_name, in_file, scratch)),
+                *("--rm", "--interactive", *(() if plan.terminal is Terminal.PIPES else ("--tty",))),
+                *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
+                *self._init_options(),
+                *labels.options(labels.of_job(plan.ident, plan.private_data_dir)),
+                *("--workdir", container.workdir or str(plan.cwd)),
+                *_user_options(identity, scratch),
+                *self._mount_options(plan, identity),
+                *self._agent_options(plan),
+                *container.options,
+                *(image_name(container), *plan.argv),
+            )
+            yield Invocation(argv, {**os.environ, **by_name}, Path("/"), plan.terminal)
+
+    def _mount_options(self, plan: ExecutionPlan, identity: users.Identity) -> tuple[str, ...]:
+        arranged = self.mounts(plan)
+        if plan.ssh_directory is not None and identity.home is not None:
+            ssh = Mount(plan.ssh_directory, identity.home / ".ssh", read_only=True)
+            arranged = mounts.arrange((ssh, *arranged))
+        words: tuple[str, ...] = ()
+        if Path("/sys/fs/selinux/enforce").exists():
+            own = {mount.target for mount in plan.mounts}
+            if plan.selinux_relabel:
+                arranged = tuple(mounts.relabelled(m) if m.target in own else m for m in arranged)
+            else:
+                words = ("--security-opt", "label=disable")
+        return (*words, *(word for mount in arranged for word in mounts.options(mount)))
+
+    def _agent_options(self, plan: ExecutionPlan) -> tuple[str, ...]:
+        binding = self.agent_binding(plan)
+        return () if binding is None else ("--env", f"SSH_AUTH_SOCK={binding.socket}")
+
+    def _release(self, invocation: Invocation) -> Callable[[], None] | None:
+        """Return what removes the environment file; the caller's own ones come later on the command line."""
+        option, file = invocation.argv[invocation.argv.index("run") + 1 :][:2]
+        return (lambda: Path(file).unlink(missing_ok=True)) if option == "--env-file" else None
+
+    # Stopping
+
+    def stop(self, name: str, grace: float) -> bool:
+        seconds = str(max(int(grace), 0))
+        done = self._control("stop", "-t", seconds, name, timeout=grace + _STOP_MARGIN)
+        if done.rc != 0 and not self._exists(name):
+            return False
+        self._remove(name)
+        return True
+
+    def _remove(self, name: str) -> None:
+        deadline = time.monotonic() + _STOP_MARGIN
+        while True:
+            done = self._control("rm", "--force", name)
+            if not self._exists(name):
+                return
+            if time.monotonic() >= deadline:
+                raise engine_error(self, f"remove the container {name}", done.stderr)
+            time.sleep(0.2)
+
+    def _clear(self, name: str) -> None:
+        if self._exists(name):
+            self._control("kill", name)  # else podman's rm would wait for a job that is deaf to SIGTERM
+            self._remove(name)
+
+    def _exists(self, name: str) -> bool:
+        done = self._control("container", "inspect", "--format", "{{.Id}}", name)
+        fault = faults.daemon_fault(self.name, done.stderr) if done.rc else None
+        if fault is not None:
+            raise EngineUnavailable(fault)
+        return done.rc == 0
+
+    def _may_still_start(self, name: str) -> bool:
+        return bool(processes.with_argument(name))
+
+    def list_containers(self) -> tuple[labels.JobContainer, ...]:
+        """Return the containers of jobs, whoever runs them, stopped ones too."""
+        listed = self._control("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={labels.IDENT}")
+        if listed.rc != 0:
+            raise engine_error(self, "list containers", listed.stderr)
+        if not listed.stdout.split():
+            return ()
+        shown = self._control("container", "inspect", *listed.stdout.split())
+        return tuple(labels.read(entry) for entry in json.loads(shown.stdout or "[]"))
+
+    # How it ended
+
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
+        if outcome.rc not in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND) or outcome.reason != "exited":
+            return outcome
+        started = self._was_started(self.container_name(plan.ident), since)
+        words = _last_words(tail)
+        refused = outcome.rc != _ENGINE_FAILED and re.search(_NO_COMMAND, words, re.IGNORECASE)
+        if refused and (not started or re.search(_INIT_FAILED, words)):
+            return Outcome("failed", _NOT_FOUND, "launch", _no_command(plan))
+        if started or (outcome.rc != _ENGINE_FAILED and not re.search(_ENGINE_SAYS, words, re.MULTILINE)):
+            return outcome
+        fault = faults.daemon_fault(self.name, tail)
+        if fault is not None:
+            raise EngineUnavailable(fault)
+        raise EngineError(faults.diagnosis(self.name, words) or str(engine_error(self, "run the job", words)))
+
+    def _was_started(self, name: str, since: float) -> bool:
+        """Ask the engine's event log whether the container's process was started: exit codes of both mix."""
+        window = ("--since", f"{since:.9f}", *self._events_end())
+        wanted = ("--filter", f"container={name}", "--filter", "event=start", "--format", "{{.Status}}")
+        done = self._control("events", *window, *wanted)
+        return done.rc == 0 and bool(done.stdout.strip())
+
+    def _control(self, *words: str, timeout: float = 60, env: Mapping[str, str] | None = None) -> Completed:
+        """Run one of the client's short commands."""
+        return capture((str(self.executable), *self._global_options(), *words), timeout=timeout, env=env)
+
+
+def _user_options(identity: users.Identity, scratch: handover.Scratch) -> tuple[str, ...]:
+    words = identity.options
+    if identity.passwd is not None:
+        passwd = scratch.write("passwd", identity.passwd, mode=0o644)
+        words = (*words, "--volume", f"{passwd}:/etc/passwd:ro", "--env", f"HOME={identity.home}")
+    if identity.makes_home:
+        words = (*words, "--tmpfs", f"{identity.home}:rw,exec,mode=1777")
+    return words
+
+
+def _environment_options(
+    by_name: Mapping[str, str], in_file: Mapping[str, str], scratch: handover.Scratch
+) -> Iterator[str]:
+    if in_file:
+        yield from ("--env-file", str(scratch.write("env", handover.environment_file(in_file))))
+    for name in by_name:
+        yield from ("--env", name)
+
+
+def _last_words(tail: str) -> str:
+    """Return the last lines of an output, without the usage hints that clients add."""
+    lines = [line for line in tail.splitlines() if line.strip() and not re.match(r"Run '|See '|Usage:", line.strip())]
+    return "\n".join(lines[-6:])
+
+
+def _no_command(plan: ExecutionPlan) -> str:
+    return (
+        f"{plan.argv[0]} can not be executed in the image {image_name(plan.container)}: it is not there, or not "
+        "executable. Use an image that has it."
+    )

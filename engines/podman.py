@@ -1,0 +1,143 @@
+"""podman, rootful and rootless."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ee_runner.engines import faults, handover, pulls, users
+from ee_runner.engines.base import EngineInfo, Progress
+from ee_runner.engines.images import image_name
+from ee_runner.engines.oci import OciEngine
+from ee_runner.errors import EngineUnavailable
+from ee_runner.executor import Cancellation
+from ee_runner.job import ContainerSpec, RegistryAuth
+
+_INIT_DIRECTORIES = ("/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman")
+_INIT_PROGRAMS = ("catatonit", "tini-static", "docker-init", "tini")
+_KEEP_ANY_SINCE = (4, 3)
+
+
+class PodmanEngine(OciEngine):
+    """Runs jobs with podman; `podman-remote` and CONTAINER_HOST work where the service shares this host's files."""
+
+    name = "podman"
+    remedy = "Install podman, or choose another engine (--process-isolation-executable)."
+
+    def check(self) -> EngineInfo:
+        wanted = "{{.Version.Version}}|{{.Host.Security.Rootless}}|{{.Host.CgroupManager}}|{{.Host.CgroupsVersion}}"
+        done = self._control("info", "--format", wanted)
+        if done.rc != 0:
+            raise EngineUnavailable(
+                faults.daemon_fault(self.name, done.stderr)
+                or faults.diagnosis(self.name, done.stderr)
+                or f"podman does not work here: {faults.one_line(done.stderr)}"
+            )
+        version, rootless, manager, cgroups = done.stdout.strip().split("|")
+        return EngineInfo(self.name, self.executable, version, rootless == "true", f"{manager} {cgroups}")
+
+    def _mapping(self) -> users.Mapping:
+        if not self._is_rootless:
+            return users.Mapping.ROOTFUL
+        version = re.search(r"(\d+)\.(\d+)", self._control("--version").stdout)
+        recent = version is None or (int(version[1]), int(version[2])) >= _KEEP_ANY_SINCE
+        return users.Mapping.KEEP_ANY if recent else users.Mapping.KEEP_SAME
+
+    @cached_property
+    def _is_remote(self) -> bool:
+        return "remote" in Path(self._asked).name or bool({"CONTAINER_HOST", "CONTAINER_CONNECTION"} & set(os.environ))
+
+    @cached_property
+    def _is_rootless(self) -> bool:
+        return self.check().rootless if self._is_remote else os.geteuid() != 0
+
+    def _global_options(self) -> tuple[str, ...]:
+        return ("--log-level=error",)
+
+    def _events_end(self) -> tuple[str, ...]:
+        return ("--stream=false",)  # with --until, podman 4.3 misses some
+
+    def _init_options(self) -> tuple[str, ...]:
+        """Name the init program: podman knows only catatonit's own place, and distributions leave that out.
+
+        Without any, the job is told to stop by SIGINT, which Python hears even as pid 1.
+        """
+        if sys.platform != "linux":
+            return ("--init",)
+        elsewhere = self._is_remote and not os.environ.get("CONTAINER_HOST", "").startswith("unix://")
+        program = None if elsewhere else _find_init()
+        return ("--init", "--init-path", str(program)) if program is not None else ("--stop-signal", "SIGINT")
+
+    def _pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        socket = self._socket()
+        if socket is not None:
+            pulls.follow(_sdk_pull(socket, container), image_name(container), progress, cancel)
+        else:
+            self._client_pull(container, progress, cancel)
+
+    def _socket(self) -> str | None:
+        """Return the URL of podman's service, where it runs; nothing is started for a pull."""
+        if self._is_remote:
+            stated = os.environ.get("CONTAINER_HOST", "")
+            return stated if stated.startswith("unix://") else None
+        runtime = os.environ.get("XDG_RUNTIME_DIR", f"/run/user/{os.getuid()}") if self._is_rootless else "/run"
+        path = Path(runtime, "podman", "podman.sock")
+        return f"unix://{path}" if pulls.answers(path) else None
+
+    def _client_pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        with handover.scratch(handover.memory()) as scratch:
+            argv = (str(self.executable), *self._global_options(), "pull", *_auth_options(container.auth, scratch))
+            pulls.by_client((*argv, image_name(container)), self.name, image_name(container), progress, cancel)
+
+
+def _auth_options(auth: RegistryAuth | None, scratch: handover.Scratch) -> tuple[str, ...]:
+    if auth is None:
+        return ()
+    words = () if auth.verify_ssl else ("--tls-verify=false",)
+    if auth.username is None or auth.password is None:
+        return words
+    return (*words, "--authfile", str(scratch.write("auth.json", pulls.auth_file(auth))))
+
+
+def _sdk_pull(socket: str, container: ContainerSpec) -> pulls.Steps:
+    """Pull through podman's service: the credentials stay in memory."""
+    import podman
+    from podman.errors import APIError, PodmanError
+
+    image, auth = image_name(container), container.auth
+    credentials: dict[str, Any] | None = None
+    if auth is not None and auth.username is not None and auth.password is not None:
+        credentials = {"username": auth.username, "password": auth.password.reveal()}
+    try:
+        with podman.PodmanClient(base_url=socket, timeout=pulls.LONGEST) as client:
+            steps: Any = client.images.pull(
+                image,
+                stream=True,
+                decode=True,
+                auth_config=credentials,
+                tls_verify=auth is None or auth.verify_ssl,
+            )
+            for step in steps:
+                if step.get("error"):
+                    raise faults.image_fault("podman", image, step["error"])
+                if step.get("stream"):
+                    yield pulls.Step(step["stream"].strip())
+    except (APIError, PodmanError, OSError) as error:
+        raise faults.image_fault("podman", image, str(error)) from error
+
+
+def _find_init() -> Path | None:
+    candidates = [Path(directory, "catatonit") for directory in _INIT_DIRECTORIES]
+    candidates += [Path(found) for program in _INIT_PROGRAMS if (found := shutil.which(program))]
+    return next((path for path in candidates if path.exists() and _is_static(path)), None)
+
+
+def _is_static(program: Path) -> bool:
+    """Say whether a program needs no libraries, and so runs in any image."""
+    with program.open("rb") as file:
+        return b"/ld-" not in file.read(4096)

@@ -1,0 +1,158 @@
+"""The small parts of the drivers: hand-over of values, labels, what a program needs, the tail of an output."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ee_runner.engines import handover, labels, needs, processes
+from ee_runner.engines.base import TailSink
+from ee_runner.errors import ConfigurationError
+
+
+def script(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+# Values
+
+
+@pytest.mark.parametrize(
+    "name", ["PATH", "HOME", "DOCKER_HOST", "CONTAINER_HOST", "XDG_RUNTIME_DIR", "LD_PRELOAD", "https_proxy", "TMPDIR"]
+)
+def test_what_would_steer_the_client_goes_into_a_file(name: str) -> None:
+    assert handover.split_environment({name: "x", "OTHER": "a\nb"}) == ({"OTHER": "a\nb"}, {name: "x"})
+
+
+@pytest.mark.parametrize(
+    "env", [{"": "x"}, {"A=B": "x"}, {"A": "x\0"}, {"HTTP_PROXY": "a\nb"}, {"#A": "x"}, {" A": "x"}]
+)
+def test_impossible_variables_are_refused(env: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError, match="environment variable"):
+        handover.split_environment(env)
+
+
+def test_scratch_is_private_and_goes(tmp_path: Path) -> None:
+    def failing() -> None:
+        with handover.scratch(tmp_path) as scratch:
+            path = scratch.write("env", "A=1\n")
+            assert path.stat().st_mode & 0o777 == 0o600
+            assert path.parent.parent == tmp_path
+            assert path.parent.stat().st_mode & 0o777 == 0o700
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        failing()
+    assert list(tmp_path.iterdir()) == []
+
+
+# Labels
+
+
+def test_labels_come_back() -> None:
+    pairs = labels.of_job("a b", Path("/data,=dir"))
+    entry = {"Id": "1", "Name": "/n", "State": {"Running": True}, "Config": {"Labels": pairs}}
+    container = labels.read(entry)
+    assert (container.ident, container.private_data_dir, container.name) == ("a b", Path("/data,=dir"), "n")
+    assert not container.abandoned
+    started, _, namespace = container.supervisor_start.partition("@")
+    assert replace(container, supervisor_start=f"{started}1@{namespace}").abandoned
+    assert not replace(container, supervisor_start=f"{started}1@1").abandoned, "another pid namespace"
+    assert not replace(container, supervisor_pid=0, supervisor_start="").abandoned, "no labels of ours"
+
+
+def test_a_container_without_labels_is_read() -> None:
+    assert labels.read({"Id": "1", "Name": "n", "State": {"Running": False}, "Config": {"Labels": None}}).ident == ""
+
+
+def test_the_start_of_a_process_tells_it_from_another_of_its_pid() -> None:
+    with subprocess.Popen(["sleep", "30"]) as child:
+        assert labels.start_time(child.pid) != labels.start_time(os.getpid())
+        child.kill()
+    assert labels.start_time(child.pid) == ""
+
+
+# Processes
+
+
+def test_processes_are_found_by_an_argument() -> None:
+    with subprocess.Popen(["sh", "-c", "sleep 30 & wait", "a-word-of-its-own"]) as child:
+        assert processes.with_argument("a-word-of-its-own") == [child.pid]
+        while not processes.children(child.pid):
+            pass
+        (below,) = processes.children(child.pid)
+        os.kill(below, 9)
+        child.kill()
+
+
+# What a program needs
+
+
+def test_a_program_that_is_not_there_needs_nothing() -> None:
+    assert needs.of_program("no-such-program", {"PATH": "/usr/bin"}) == ()
+
+
+def test_a_script_needs_its_interpreters_prefixes_and_modules(tmp_path: Path) -> None:
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    (packages,) = venv.glob("lib/python*/site-packages")
+    (tmp_path / "editable").mkdir()
+    (packages / "link.pth").write_text(f"{tmp_path / 'editable'}\n")
+    tool = script(tmp_path / "bin" / "tool", f"#!{venv}/bin/python\n")
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "tool").symlink_to(tool)
+    found = needs.of_program("tool", {"PATH": str(tmp_path / "links")})
+    assert {tmp_path / "links" / "tool", tool, venv, tmp_path / "editable"} <= set(found)
+    assert Path(sys.base_prefix) in found
+    assert not [path for path in found if any(parent in found for parent in path.parents)]
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["#!/usr/bin/env python3", "#!/usr/bin/env -S python3 -s", "#!/bin/sh\n'''exec' \"{python}\" \"$0\" \"$@\"\n' '''"],
+)
+def test_other_forms_of_the_first_line(tmp_path: Path, first: str) -> None:
+    tool = script(tmp_path / "tool", first.replace("{python}", sys.executable) + "\n")
+    path = f"{tmp_path}:{Path(sys.executable).parent}"
+    assert Path(sys.base_prefix) in needs.of_program(tool.name, {"PATH": path})
+
+
+def test_a_shim_needs_its_version_manager(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    script(tmp_path / "shims" / "tool", "#!/bin/sh\n")
+    assert tmp_path in needs.of_program("tool", {"PATH": str(tmp_path / "shims")})
+
+
+# The tail
+
+
+class Everything:
+    def __init__(self) -> None:
+        self.data = b""
+
+    def stdout(self, data: bytes) -> None:
+        self.data += data
+
+    stderr = stdout
+
+
+def test_the_tail_is_bounded_and_all_is_handed_on() -> None:
+    everything = Everything()
+    tail = TailSink(everything)
+    calls: list[int] = []
+    tail.on_first = lambda: calls.append(1)
+    for _ in range(100):
+        tail.stdout(b"x" * 100)
+    tail.stderr(b"last\r\n")
+    assert len(everything.data) == 10006
+    assert len(tail.text) <= 4096
+    assert tail.text.endswith("xlast\n")
+    assert calls == [1]

@@ -60,15 +60,16 @@ class BwrapEngine(ContainerEngine):
         if not staging.is_dir():
             raise MountRefused(f"process_isolation_path {staging} is no directory. Create it, or name another.")
         with handover.scratch(staging) as scratch:
+            deaf, hearing = _interruptible(env) if plan.terminal is Terminal.INTERACTIVE else ((), ())
             argv = (
-                *(str(self.executable), "--die-with-parent", "--unshare-pid"),
+                *(*deaf, str(self.executable), "--die-with-parent", "--unshare-pid"),
                 *(("--new-session",) if plan.terminal is Terminal.PIPES else ()),
                 *_system(),
                 *("--proc", "/proc", "--dev", "/dev"),
                 *_behind_links(),
                 *(word for view in self._views(plan, env, scratch) for word in view.option),
                 *("--setenv", _MARK, self.container_name(plan.ident)),
-                *("--chdir", str(plan.cwd), "--", *plan.argv),
+                *("--chdir", str(plan.cwd), "--", *hearing, *plan.argv),
             )
             yield Invocation(argv, env, Path("/"), plan.terminal)
 
@@ -147,6 +148,17 @@ def _home(env: Mapping[str, str]) -> Path:
     """Return the home that the job will have: at the caller's own path, as ssh and ``~user`` look there."""
     stated = env.get("HOME") or str(Caller.current().home)
     return Path(stated) if stated not in ("", "/") and stated.startswith("/") else Path("/home/runner")
+
+
+def _interruptible(env: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what leaves the terminal's interrupt key to the job: bwrap would die of it and take the job along.
+
+    The words go before bwrap's and before the job's; there are none where env(1) can not do it (coreutils 8.31 can).
+    """
+    hearing = ("env", "--default-signal=INT")
+    if capture((*hearing, "true"), env=env).rc != 0:
+        return (), ()
+    return ("env", "--ignore-signal=INT"), hearing
 
 
 def _system() -> Iterator[str]:

@@ -51,7 +51,7 @@ class BwrapEngine(ContainerEngine):
 
     @contextmanager
     def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
-        env = {**os.environ, **plan.env}
+        env = needs.environment(plan.argv[0], plan.env)
         binding = self.agent_binding(plan)
         if binding is not None:
             env["SSH_AUTH_SOCK"] = binding.socket

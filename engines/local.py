@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ee_runner.engines import needs
 from ee_runner.engines.base import Capabilities, ContainerEngine, EngineInfo
 from ee_runner.job import Invocation, Mount
 from ee_runner.plan import ExecutionPlan
@@ -33,7 +34,7 @@ class LocalEngine(ContainerEngine):
 
     @contextmanager
     def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
-        env = {**os.environ, **plan.env}
+        env = needs.environment(plan.argv[0], plan.env)
         binding = self.agent_binding(plan)
         if binding is not None:
             env["SSH_AUTH_SOCK"] = binding.socket

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,16 @@ _ASK = (
     " sys.executable, *sys.path]))"
 )
 _SHEBANG = 1024
+
+
+def environment(program: str, plan_env: Mapping[str, str]) -> dict[str, str]:
+    """Return the caller's environment with the plan's on top; an Ansible beside this interpreter is found too."""
+    env = {**os.environ, **plan_env}
+    path = env.get("PATH", os.defpath)
+    beside = Path(sys.executable).parent
+    if shutil.which(program, path=path) is None and (beside / program).is_file():
+        env["PATH"] = f"{path}{os.pathsep}{beside}"
+    return env
 
 
 def of_program(name: str, env: Mapping[str, str]) -> tuple[Path, ...]:

@@ -85,7 +85,7 @@ def companion(
 
 def kill_tree(pid: int) -> None:
     """Send SIGKILL to a process and to all of its descendants, whatever session they live in (Linux)."""
-    for victim in [*_descendants(pid), pid]:
+    for victim in [pid, *_descendants(pid)]:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(victim, signal.SIGKILL)
 
@@ -102,6 +102,8 @@ def _descendants(pid: int) -> list[int]:
 def find_program(name: str, env: Mapping[str, str]) -> str:
     """Return the path of a program on the PATH of `env`; raises LaunchError when there is none."""
     path = shutil.which(name, path=env.get("PATH", os.defpath))
+    if path is None and "/" in name:
+        raise LaunchError(f"{name} is not there, or not executable.")
     if path is None:
         raise LaunchError(f"{name} is not installed, or not on PATH ({env.get('PATH', os.defpath)}).")
     return path

@@ -97,13 +97,13 @@ class TestTheRequest:
         assert rc == 2
         assert "playbook" in err
 
-    def test_no_ansible_on_the_path(self, host: Place) -> None:
-        result = host.run(job(host), "-p", "site.yml", env={"PATH": "/usr/bin:/bin"})
+    def test_no_such_ansible(self, host: Place) -> None:
+        result = host.run(job(host), "-p", "site.yml", "--binary", "/nowhere/ansible-playbook")
         assert result.rc == 127, result
-        assert "ansible-playbook" in result.stderr
+        assert "/nowhere/ansible-playbook" in result.stderr
         assert result.status == "failed"
         assert (result.artifacts / "rc").read_text() == "127"
-        assert ["ansible-playbook is not installed" in event["stdout"] for event in result.events] == [True]
+        assert ["ansible-playbook is not there" in event["stdout"] for event in result.events] == [True]
 
     def test_a_traceback_only_with_debug(self, host: Place) -> None:
         result = host.run(job(host), "-p", "sit.yml", "--debug")

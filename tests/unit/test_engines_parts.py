@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,9 +86,10 @@ def test_the_start_of_a_process_tells_it_from_another_of_its_pid() -> None:
 
 def test_processes_are_found_by_an_argument() -> None:
     with subprocess.Popen(["sh", "-c", "sleep 30 & wait", "a-word-of-its-own"]) as child:
+        deadline = time.monotonic() + 10
+        while [Path(f"/proc/{pid}/comm").read_text() for pid in processes.children(child.pid)] != ["sleep\n"]:
+            assert time.monotonic() < deadline
         assert processes.with_argument("a-word-of-its-own") == [child.pid]
-        while not processes.children(child.pid):
-            pass
         (below,) = processes.children(child.pid)
         os.kill(below, 9)
         child.kill()

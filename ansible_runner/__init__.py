@@ -1,6 +1,6 @@
 """The import name of ansible-runner, for programs written against it: the same objects as in `ee_runner`."""
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing itself would cost more than all of this
 
 if TYPE_CHECKING:
     from ee_runner import Runner, run
@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 __all__ = ["AnsibleRunnerException", "Runner", "run"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import ee_runner
 
-    return getattr(ee_runner, {"AnsibleRunnerException": "RunnerError"}.get(name, name))
+    value: object = getattr(ee_runner, {"AnsibleRunnerException": "RunnerError"}.get(name, name))
+    return value

@@ -1,6 +1,6 @@
 """Run Ansible in execution environments: the public names, each loaded when it is first used."""
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # typing itself would cost more than all of this
 
 if TYPE_CHECKING:
     from ee_runner.api import run
@@ -37,9 +37,10 @@ __all__ = [
 _HOMES = {"run": "ee_runner.api", "Runner": "ee_runner.runner"}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_HOMES.get(name, "ee_runner.errors")), name)
+    value: object = getattr(import_module(_HOMES.get(name, "ee_runner.errors")), name)
+    return value

@@ -109,12 +109,10 @@ def take_settings() -> Settings | None:
     restored: dict[str, str | None] = {
         "ANSIBLE_CALLBACK_PLUGINS": os.pathsep.join(p for p in paths if os.path.realpath(p) != here) or None
     }
-    with contextlib.suppress(ValueError):
-        restored.update(json.loads(ours.get("EE_RUNNER_RESTORE_ENV") or "{}"))
+    restored.update(json.loads(ours.get("EE_RUNNER_RESTORE_ENV") or "{}"))
     for name, value in restored.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
+        os.environ.pop(name, None)
+        if value is not None:
             os.environ[name] = value
     return Settings(spool, nonce, {**os.environ, **ours})
 
@@ -145,8 +143,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return VAULTED if isinstance(value, Vaulted) else value
     if isinstance(value, str):
         return str.__str__(value)
-    if isinstance(value, int):
-        return int(value)
+    if isinstance(value, int):  # Python and JSON parsers limit the digits of an integer
+        return int(value) if value.bit_length() < 10_000 else hex(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else str(value)
     if depth >= MAX_DEPTH:

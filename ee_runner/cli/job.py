@@ -1,0 +1,149 @@
+"""One job from the command line: arguments in, an exit code out. Signals are caught here, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ee_runner import __version__
+from ee_runner.cli import parser
+from ee_runner.errors import ConfigurationError, RunnerError
+from ee_runner.options import EMULATING_COMMANDS, Given
+
+if TYPE_CHECKING:
+    from ee_runner.runner import Attachment, Runner
+
+KEPT_BY_DEFAULT = 100
+"""Jobs whose artifacts are kept below the state directory, where nobody else removes them."""
+
+log = logging.getLogger("ee_runner")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command with these arguments and return its exit code."""
+    parsed = parser.parse(argv)
+    if parsed.command == "version":
+        print(__version__)
+        return 0
+    try:
+        with _logging(debug="debug" in parsed.explicit, logfile=parsed.explicit.get("logfile")):
+            try:
+                return _run(parsed)
+            except RunnerError:
+                log.debug("The job could not be run:", exc_info=True)
+                raise
+    except RunnerError as error:
+        _complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(parsed: parser.Parsed) -> int:
+    from ee_runner import settings
+    from ee_runner.runner import Runner
+
+    emulates = parsed.command in EMULATING_COMMANDS
+    explicit = dict(parsed.explicit)
+    if emulates and "private_data_dir" not in explicit:
+        explicit = {**_state_directory(own_artifacts="artifact_dir" in explicit), **explicit}
+    resolved = settings.resolve(explicit, environ=os.environ, command=parsed.command)
+    if resolved.values["explain"]:
+        print("\n".join(resolved.explain()))
+        return 0
+    spec = settings.job_spec(resolved)
+    runner = Runner(spec, attachment=_attachment(resolved.values, emulates=emulates))
+    with _signals(runner):
+        runner.run()
+    if runner.detail:
+        _complain(runner.detail)
+    if emulates and sys.stderr.isatty() and not resolved.values["quiet"]:
+        print(f"Artifacts: {spec.artifact_dir}", file=sys.stderr)
+    return runner.rc if runner.rc is not None else 1
+
+
+def _attachment(values: Any, *, emulates: bool) -> Attachment:
+    from ee_runner.cli.display import Console, JsonLines, PullProgress
+    from ee_runner.job import Terminal
+    from ee_runner.runner import Attachment
+
+    quiet = values["quiet"] or values["suppress_ansible_output"]
+    display = None if quiet else JsonLines() if values["json_mode"] else Console()
+    on_terminal = emulates and sys.stdin.isatty() and sys.stdout.isatty()
+    terminal = Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else Terminal.PTY
+    return Attachment(
+        display=display,
+        progress=None if quiet else PullProgress(),
+        terminal=terminal,
+        stdin=0 if emulates else None,
+        json_mode=bool(values["json_mode"]),
+        explain=log.debug,
+    )
+
+
+def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
+    """Give playbook and adhoc a private data directory of the user's own, in which old jobs make room for new ones."""
+    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ansible-runner"
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The state directory {state} can not be made: {error.strerror}. Name another by --private-data-dir."
+        ) from error
+    origin = f"default of {' and '.join(sorted(EMULATING_COMMANDS))}"
+    kept = {} if own_artifacts else {"rotate_artifacts": Given(KEPT_BY_DEFAULT, origin)}
+    return {"private_data_dir": Given(state, origin), **kept}
+
+
+@contextlib.contextmanager
+def _signals(runner: Runner) -> Iterator[None]:
+    """Turn the signals that ask a command to end into a cancel, for the length of the block."""
+    handlers: dict[int, Any] = {}
+
+    def cancel(_signum: int, _frame: object) -> None:
+        runner.cancel()
+
+    def resize(_signum: int, _frame: object) -> None:
+        runner.terminal_resized()
+
+    for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handlers[stopping] = signal.signal(stopping, cancel)
+    handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+    try:
+        yield
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def _logging(*, debug: bool, logfile: Given | None) -> Iterator[None]:
+    handlers: list[logging.Handler] = []
+    if debug:
+        handlers.append(logging.StreamHandler())
+    if logfile:
+        try:
+            descriptor = os.open(logfile.value, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigurationError(f"The log file {logfile.value} can not be written: {error.strerror}.") from error
+        handlers.append(logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8")))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+    log.setLevel(logging.DEBUG if handlers else logging.WARNING)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+
+
+def _complain(text: str) -> None:
+    print(f"ansible-runner: {text}", file=sys.stderr)

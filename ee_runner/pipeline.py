@@ -79,15 +79,22 @@ class Pipeline:
             self._emit(event)
 
     def _emit(self, event: dict[str, Any]) -> None:
-        keep = True
-        if self._event_handler is not None:
-            try:
-                keep = self._event_handler(event) is not False
-            except Exception as error:
-                raise CallbackError(f"The event handler raised {type(error).__name__}: {error}") from error
-        if keep:
+        if self._is_kept(event):
             self._store.write_event(event)
         if self._json_mode:
             self._store.write_stdout(msgspec.json.encode(event) + b"\n")
         if self._display is not None:
             self._display.event(event)
+
+    def _is_kept(self, event: dict[str, Any]) -> bool:
+        """Ask the caller's handler; one that raised is not asked again while the job is brought to its end."""
+        handler = self._event_handler
+        if handler is None:
+            return True
+        self._event_handler = None
+        try:
+            keep = handler(event) is not False
+        except Exception as error:
+            raise CallbackError(f"The event handler raised {type(error).__name__}: {error}") from error
+        self._event_handler = handler
+        return keep

@@ -160,7 +160,8 @@ class Runner:
                 ssh_directory=self._ssh_directory(),
                 terminal=self._attachment.terminal,
             )
-            store.write_command(command=job.argv, cwd=str(job.cwd), env=mask_environment(job.env))
+            shown = {name: value for name, value in job.env.items() if not name.startswith("EE_RUNNER_")}
+            store.write_command(command=job.argv, cwd=str(job.cwd), env=mask_environment(shown))
             with _Spool(workspace.spool) as spool:
                 pipeline = self._pipeline(store, nonce, spool)
                 self._become("running", store)

@@ -131,10 +131,11 @@ def shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, (set, frozenset)):
-        return sorted(value, key=str)
-    if isinstance(value, Iterator):
-        return f"<{type(value).__name__}>"
-    return str(value)
+        return sorted((plain(item) for item in value), key=str)
+    if not isinstance(value, Iterator):
+        with contextlib.suppress(Exception):
+            return str(value)
+    return f"<{type(value).__name__}>"
 
 
 def plain(value: Any, depth: int = 0) -> Any:

@@ -79,7 +79,7 @@ def companion(
         try:
             process.wait(grace)
         except subprocess.TimeoutExpired:
-            process.kill()
+            kill_tree(process.pid)
             process.wait()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -16,6 +18,7 @@ from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
+_OF_ONE_JOB = ("job_events", "command", "rc", "status", "stdout", "stderr")
 _OWN_TEMPORARY = ".ansible-runner-"
 
 
@@ -29,9 +32,17 @@ class Artifacts:
 
 
 def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
-    """Make the job's artifact directory and what belongs in it; the observer's part goes when `stack` closes."""
+    """Make the job's artifact directory and what belongs in it; the observer's part goes when `stack` closes.
+
+    What an earlier job of the same ident left makes room, its fact cache apart. Raises ConfigurationError while a
+    job of that ident runs.
+    """
     _check_owner(spec.private_data_dir.parent)
     directory = spec.artifact_dir
+    private_directory(directory)
+    _lock(directory, stack)
+    for name in _OF_ONE_JOB:
+        remove(directory / name)
     private_directory(directory / "job_events")
     fact_cache = directory / spec.fact_cache
     private_directory(fact_cache)
@@ -40,6 +51,21 @@ def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
     stack.callback(remove, events)
     private_directory(events)
     return Artifacts(events, private_file(events / "spool", b""), fact_cache)
+
+
+def _lock(directory: Path, stack: ExitStack) -> None:
+    """Hold the directory for this job until `stack` closes; a crash lets go of it."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigurationError(
+            f"A job with the ident {directory.name!r} is running in {directory}; choose another ident, or let it end."
+        ) from None
+    except OSError as error:  # a network file system that can not lock directories: EBADF, ENOLCK
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise _refused(directory, error) from error
 
 
 @contextmanager

@@ -358,15 +358,22 @@ def test_two_runs_share_a_private_data_directory(demo: Path) -> None:
         assert one.spool != two.spool
 
 
-def test_artifacts_of_an_earlier_job_of_the_name_stay(demo: Path) -> None:
-    kept = demo / "artifacts" / "1" / "job_events" / "1-x.json"
-    kept.parent.mkdir(parents=True)
-    kept.touch()
-    (demo / "artifacts" / "1" / ".events").mkdir()
-    (demo / "artifacts" / "1" / ".events" / "spool").write_text("left by a crash")
+def test_what_an_earlier_job_of_the_ident_left_makes_room_its_facts_apart(demo: Path) -> None:
+    directory = demo / "artifacts" / "1"
+    for name in ("job_events/1-x.json", "fact_cache/host", ".events/spool", "stdout", "rc", "status", "of-the-users"):
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_text("earlier")
     with opened(demo) as workspace:
         assert workspace.spool.read_bytes() == b""
-    assert kept.exists()
+    left = {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+    assert left == {"fact_cache/host", "of-the-users"}
+
+
+def test_an_ident_is_one_jobs_while_that_runs(demo: Path) -> None:
+    with opened(demo):
+        assert "'1' is running" in refusal(demo)
+    with opened(demo):
+        pass
 
 
 def test_a_file_in_the_way_of_artifacts_is_named(demo: Path) -> None:

@@ -26,6 +26,7 @@ class Kind(Enum):
     LIMIT = "@file, or a host pattern"
     TREE = "a directory that is written"
     PLAYBOOK = "a playbook"
+    PROMPT = "no value: Ansible asks for one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,10 @@ def _flags(names: str) -> tuple[_Option, ...]:
     return tuple(_Option(tuple(group.split()), False) for group in names.split(","))
 
 
+def _prompts(names: str) -> tuple[_Option, ...]:
+    return tuple(_Option(tuple(group.split()), False, Kind.PROMPT) for group in names.split(","))
+
+
 _COMMON = (
     _Option(("-h", "--help"), False, ends=True),
     _Option(("--version",), False, ends=True),
@@ -85,8 +90,8 @@ _COMMON = (
     _paths("-l --limit", Kind.LIMIT),
     *_values("-u --user, -c --connection, -T --timeout, -f --forks, --become-method, --become-user"),
     *_values("--ssh-common-args, --sftp-extra-args, --scp-extra-args, --ssh-extra-args"),
-    *_flags("-v --verbose, -b --become, -K --ask-become-pass, -k --ask-pass, -C --check, -D --diff, --list-hosts"),
-    *_flags("-J --ask-vault-password --ask-vault-pass, --flush-cache"),
+    *_flags("-v --verbose, -b --become, -C --check, -D --diff, --list-hosts, --flush-cache"),
+    *_prompts("-K --ask-become-pass, -k --ask-pass, -J --ask-vault-password --ask-vault-pass"),
 )
 _PLAYBOOK = (
     *_COMMON,
@@ -105,7 +110,7 @@ _NEGATIVE_NUMBER = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
 
 
 def parse(executable: str, arguments: Sequence[str]) -> Parsed:
-    """Return the arguments whose values may be host paths.
+    """Return the arguments whose values may be host paths, and those for which Ansible asks at the terminal.
 
     Other tools of Ansible (ansible-inventory, ansible-vault...) are read for the options that they share with these
     two, never with certainty; for any other program there is nothing to know.
@@ -173,6 +178,7 @@ class _Reader:
         rest, given = _attached(token)
         while not option.takes_value:
             self._certain = self._certain and not option.ends
+            self._keep(option, index, token, "")
             if not given:
                 return index
             following = None if token.startswith("--") else self._known.get(f"-{rest[0]}") if rest else None

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from ee_runner import references
+from ee_runner import ansible_options, references
+from ee_runner.ansible_options import Kind
+from ee_runner.errors import ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget
 from ee_runner.references import Reference
 from ee_runner.workspace import Workspace
@@ -41,6 +43,24 @@ def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool) -> 
     if "ANSIBLE_CONFIG" in configured:
         forwarded["ANSIBLE_CONFIG"] = configured["ANSIBLE_CONFIG"]
     return replace(spec, target=replace(target, arguments=arguments)), Brought(found, forwarded)
+
+
+def refuse_prompts(spec: JobSpec) -> None:
+    """Raise ConfigurationError for arguments that make Ansible ask for a password where the typing would be seen.
+
+    A container has no terminal when the caller's output is none, and then a password typed at the caller's terminal
+    would be echoed there.
+    """
+    target = spec.target
+    if not isinstance(target, CommandTarget):
+        return
+    found = ansible_options.parse(target.executable, target.arguments).arguments
+    asking = [argument.option for argument in found if argument.kind is Kind.PROMPT]
+    if asking:
+        raise ConfigurationError(
+            f"{' and '.join(asking)}: the output is no terminal, so that a password typed for the container would show "
+            "on yours. Do not redirect the output (artifacts keep it anyway), or give a password file."
+        )
 
 
 def of_workspace(workspace: Workspace, environ: Mapping[str, str], *, own_root: bool) -> tuple[Reference, ...]:

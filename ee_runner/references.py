@@ -54,7 +54,7 @@ _BESIDE_INVENTORY = ("group_vars", "host_vars")
 _LINKING = ("roles", "roles/*", "collections", *(f"collections/{level}" for level in ("*", "*/*", "*/*/*")))
 _COLLECTION_PLAYBOOK = re.compile(r"[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}\Z", re.ASCII)
 _PROMPTS = ("prompt", "prompt_ask_vault_pass")
-_LITERAL = (Kind.PLAYBOOK, Kind.LIMIT)
+_LITERAL = (Kind.PLAYBOOK, Kind.LIMIT, Kind.PROMPT)
 """Ansible replaces neither ``~`` nor variables in these."""
 
 
@@ -212,6 +212,8 @@ def _paths_in(argument: Argument) -> list[tuple[str, str]]:
     value = argument.value
     if argument.kind is Kind.EXTRA_VARS:
         pieces = [("@", value[1:])] if value.startswith("@") else []
+    elif argument.kind is Kind.PROMPT:
+        pieces = []
     elif argument.kind is Kind.VAULT_ID:
         label, at, source = value.partition("@")
         pieces = [(label + at, source)] if at else [("", value)]

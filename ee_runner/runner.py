@@ -41,6 +41,11 @@ class Attachment:
     json_mode: bool = False
     explain: Callable[[str], None] = lambda _: None
 
+    @property
+    def shows_typing(self) -> bool:
+        """Whether the job's input is a terminal of the caller's to which the job itself is not joined."""
+        return self.terminal is Terminal.PIPES and self.stdin is not None and os.isatty(self.stdin)
+
 
 class Runner:
     """One job and its results (seed, section 5.11).
@@ -81,6 +86,8 @@ class Runner:
         """
         engine = self._choose_engine()
         own_root = engine.capabilities.own_root
+        if own_root and self._attachment.shows_typing:
+            arguments.refuse_prompts(self.spec)
         self.spec, brought = arguments.of_command(self.spec, os.environ, own_root=own_root)
         with (
             Workspace.open(self.spec, own_root=own_root) as workspace,

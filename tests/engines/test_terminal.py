@@ -134,3 +134,18 @@ def test_a_colourless_pipe_beside_a_terminal_stays_plain(place: Place) -> None:
     )
     assert rc == 0
     assert "\x1b" not in out
+
+
+def test_a_password_is_not_asked_for_where_it_would_show(contained: Place) -> None:
+    contained.write({"site.yml": f"{QUIET_HOST}  tasks: [{{ping: }}]\n"})
+    ours, inner = os.openpty()
+    if contained.user:
+        os.fchown(inner, contained.user.uid, contained.user.gid)
+    options = [*contained.engine_options(), "--artifact-dir", str(contained.root / "a")]
+    child = contained.start("playbook", *options, "site.yml", "-bK", "--ask-pass", stdin=inner, cwd=contained.root)
+    out, err = child.communicate(timeout=60)
+    os.close(ours)
+    os.close(inner)
+    assert (child.returncode, out) == (78, b"")
+    assert b"--ask-become-pass and --ask-pass" in err
+    assert not (contained.root / "a").exists()

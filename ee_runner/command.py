@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget
+from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, View
 
 if TYPE_CHECKING:
-    from ee_runner.plan import View
     from ee_runner.workspace import Workspace
 
 CALLBACK_PLUGINS = "ANSIBLE_CALLBACK_PLUGINS"

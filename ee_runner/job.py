@@ -159,6 +159,19 @@ class JobSpec:
     rotate_artifacts: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class View:
+    """Where host paths appear inside: the longest root that holds a path decides, others keep their path."""
+
+    roots: tuple[tuple[Path, PurePosixPath], ...] = ()
+
+    def inside(self, path: Path) -> str:
+        for source, target in sorted(self.roots, key=lambda root: len(root[0].parts), reverse=True):
+            if path == source or source in path.parents:
+                return str(target / path.relative_to(source).as_posix())
+        return str(path)
+
+
 class Terminal(Enum):
     """How the job is connected: a pty of its own, a pty joined to the caller's terminal, or three pipes."""
 

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ee_runner import command
-from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Terminal
+from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Terminal, View
 from ee_runner.secrets import Secret
 
 if TYPE_CHECKING:
@@ -20,19 +20,6 @@ RUNNER = PurePosixPath("/runner")
 
 RUN = PurePosixPath("/run/ee_runner")
 """Where the per-run directory lands in a container."""
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """Where host paths appear inside: the longest root that holds a path decides, others keep their path."""
-
-    roots: tuple[tuple[Path, PurePosixPath], ...] = ()
-
-    def inside(self, path: Path) -> str:
-        for source, target in sorted(self.roots, key=lambda root: len(root[0].parts), reverse=True):
-            if path == source or source in path.parents:
-                return str(target / path.relative_to(source).as_posix())
-        return str(path)
 
 
 @dataclass(frozen=True, slots=True)

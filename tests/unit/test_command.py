@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from ee_runner.command import Command, build
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget, Target
-from ee_runner.plan import View
+from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget, Target, View
 from ee_runner.workspace import Workspace
 
 DEMO = Path("/home/me/demo")

@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ENGINES
 PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
 
-.PHONY: help test lint types unit engines integration packaging demo images venv packages clean
+.PHONY: help test lint types unit engines integration packaging matrix demo images venv packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -35,7 +35,7 @@ lint: $(VENV)/.dev ## ruff check, ruff format --check
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
-	$(BIN)/mypy --exclude '^tests/support/playbooks/' tests/support tests/packaging
+	$(BIN)/mypy --exclude "^tests/support/(playbooks|other_engine)/" tests
 
 unit: $(VENV)/.dev ## the tests that need neither engines nor root
 	$(PYTEST) tests/unit
@@ -48,6 +48,18 @@ integration: packages $(VENV)/.dev ## whole runs: command line, API, streaming, 
 
 packaging: packages $(VENV)/.dev ## wheel, sdist and the reference image
 	$(PYTEST) tests/packaging
+
+# The interpreters of `make matrix`: commands or paths; those that don't run are passed over.
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13 python3.14
+matrix: packages ## unit and integration tests on each of PYTHONS, with the newest ansible-core that it runs
+	@set -e; for python in $(PYTHONS); do \
+	  $$python -c 'import venv, ensurepip' </dev/null >/dev/null 2>&1 || { echo "matrix: $$python does not run"; continue; }; \
+	  venv=$(VENV)-matrix/$$(basename $$(dirname $$(dirname $$(command -v $$python))))-$$(basename $$python); \
+	  $$python -m venv $$venv && $$venv/bin/pip install --quiet --upgrade pip </dev/null; \
+	  $$venv/bin/pip install --quiet --editable '.[ansible]' --group dev </dev/null; \
+	  echo "matrix: $$($$venv/bin/python --version), $$($$venv/bin/pip show ansible-core | sed -n 2p)"; \
+	  PATH=$(CURDIR)/$$venv/bin:$$PATH $$venv/bin/python -m pytest tests/unit tests/integration $(PYTEST_ARGS) </dev/null; \
+	done
 
 demo: $(VENV)/.run ## the demo, with the best engine that is there
 	@demo/run
@@ -63,7 +75,7 @@ packages:
 venv: $(VENV)/.dev ## the virtual environment, with what development needs
 
 clean: ## removes what make made here; the image cache is elsewhere (see images/README.md)
-	rm -rf $(VENV) dist build demo/artifacts .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-matrix dist build demo/artifacts .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What running needs. A virtual environment whose Python has gone is made anew.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -194,7 +194,7 @@ def locked() -> Iterator[registry.Registry]:
 
 
 class TestTheImage:
-    def pull(self, place: Place, image: str, *more: str, auth: dict[str, object] | None = None) -> Result:
+    def pull(self, place: Place, image: str, *more: str, auth: Mapping[str, object] | None = None) -> Result:
         """Run a job with the image; these registries speak plain HTTP, which podman must be told."""
         credentials = {"host": image.partition("/")[0], "verify_ssl": False, **(auth or {})}
         settings = json.dumps({"container_auth_data": credentials})
@@ -229,7 +229,7 @@ class TestTheImage:
     ) -> None:
         assert contained.images is not None
         image = locked.push("localhost/ee-runner-test:latest", f"ee/{contained.name}")
-        auth: dict[str, object] = {"username": locked.username, "password": locked.password}
+        auth = {"username": locked.username, "password": locked.password}
         try:
             result = self.pull(contained, image, auth=auth)
             assert result.rc == 0, result

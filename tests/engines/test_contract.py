@@ -291,8 +291,8 @@ class TestRun:
         project = place.write(PROJECT, under="away/project")
         place.write({"there/x": ""})
         rc, out, err = place.ansible_runner(
-            *("run", directory, "-p", "site.yml", "-i", "job", *place.isolated()),
-            *("--project-dir", project, "--artifact-dir", place.root / "there"),
+            *("run", str(directory), "-p", "site.yml", "-i", "job", *place.isolated()),
+            *("--project-dir", str(project), "--artifact-dir", str(place.root / "there")),
         )
         assert rc == 0, (out, err)
         assert_whole(Result(rc, out, err, place.root / "there/job"))

@@ -124,7 +124,17 @@ def test_jobs_side_by_side_on_one_private_data_directory_keep_to_themselves(plac
     directory = place.write({"project/site.yml": says, "inventory/hosts": INVENTORY}, under="pdd")
     children = [
         place.start(
-            *("run", directory, "-p", "site.yml", "-i", f"job{n}", *place.isolated(), "--cmdline", f"-e me=number-{n}")
+            *(
+                "run",
+                str(directory),
+                "-p",
+                "site.yml",
+                "-i",
+                f"job{n}",
+                *place.isolated(),
+                "--cmdline",
+                f"-e me=number-{n}",
+            )
         )
         for n in range(4)
     ]

@@ -45,7 +45,7 @@ def test_the_handler_sees_every_event_in_order_and_drops_files_by_returning_fals
 
     def handler(event: dict[str, Any]) -> bool:
         seen.append(event)
-        return event["event"] != "runner_on_start"
+        return bool(event["event"] != "runner_on_start")
 
     runner = run(demo, event_handler=handler)
     assert [event["counter"] for event in seen] == list(range(1, len(seen) + 1))

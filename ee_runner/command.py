@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 CALLBACK_PLUGINS = "ANSIBLE_CALLBACK_PLUGINS"
 LOAD_CALLBACKS = "ANSIBLE_LOAD_CALLBACK_PLUGINS"
+ADHOC_ID = "AD_HOC_COMMAND_ID"
 CACHE_PLUGIN = "ANSIBLE_CACHE_PLUGIN"
 CACHE_CONNECTION = "ANSIBLE_CACHE_PLUGIN_CONNECTION"
 RETRY_FILES = "ANSIBLE_RETRY_FILES_ENABLED"
@@ -115,6 +116,8 @@ def _observation(
         "EE_RUNNER_EVENTS_NONCE": nonce,
         "EE_RUNNER_RESTORE_ENV": json.dumps({name: taken.get(name) for name in changed}),
     }
+    if _is_adhoc(spec):
+        own[ADHOC_ID] = taken.get(ADHOC_ID, "1")
     if spec.omit_event_data:
         own["EE_RUNNER_OMIT_EVENT_DATA"] = "1"
     if spec.only_failed_event_data:

@@ -19,8 +19,15 @@ from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
 from ee_runner.secrets import Secret
 from ee_runner.workspace import inputs, places
 
-_OBSERVED = ("ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_LOAD_CALLBACK_PLUGINS", "ANSIBLE_CACHE_PLUGIN",
-             "ANSIBLE_CACHE_PLUGIN_CONNECTION", "ANSIBLE_RETRY_FILES_ENABLED", "ANSIBLE_ROLES_PATH")  # fmt: skip
+_OBSERVED = (
+    "AD_HOC_COMMAND_ID",
+    "ANSIBLE_CACHE_PLUGIN",
+    "ANSIBLE_CACHE_PLUGIN_CONNECTION",
+    "ANSIBLE_CALLBACK_PLUGINS",
+    "ANSIBLE_LOAD_CALLBACK_PLUGINS",
+    "ANSIBLE_RETRY_FILES_ENABLED",
+    "ANSIBLE_ROLES_PATH",
+)
 _SYSTEM_CONFIG = Path("/etc/ansible/ansible.cfg")
 _NO_HOME = "/dev/null"
 _OBSERVER = Path(__file__).parent.parent / "callback" / "ee_events.py"

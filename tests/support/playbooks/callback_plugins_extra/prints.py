@@ -19,7 +19,7 @@ class CallbackModule(CallbackBase):
     CALLBACK_NAME = "prints"
     CALLBACK_NEEDS_ENABLED = False
 
-    def v2_runner_on_ok(self, result):
+    def v2_runner_on_ok(self, result):  # noqa: ARG002 - Ansible's signature
         print("printed to stdout")
         print("printed to stderr", file=sys.stderr)
         sys.stdout.flush()

@@ -224,6 +224,26 @@ class TestTheImage:
         refused(result, 66, "refused access")
         assert "wrong-0123" not in result.stderr
 
+    def test_a_pull_shows_its_progress_on_a_terminal(self, contained: Place, server: registry.Registry) -> None:
+        image = server.push("localhost/ee-runner-test:latest", f"shown/{contained.name}")
+        settings = json.dumps({"container_auth_data": {"host": server.address, "verify_ssl": False}})
+        ours, inner = os.openpty()
+        try:
+            child = contained.start(
+                *("run", str(job(contained, env__settings=settings)), "-p", "site.yml", "-i", "job"),
+                *("--engine", contained.engine, "--container-image", image),
+                stderr=inner,
+                env={"COLUMNS": "100"},
+            )
+            assert child.wait(timeout=120) == 0
+            shown = os.read(ours, 100_000).decode()
+        finally:
+            os.close(ours)
+            os.close(inner)
+            contained.command([contained.engine, "rmi", "-f", image])
+        assert f"Pulling {image}" in shown
+        assert "\x1b[" in shown
+
     def test_an_image_that_is_pulled_with_credentials_which_stay_nowhere(
         self, contained: Place, locked: registry.Registry
     ) -> None:

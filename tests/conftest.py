@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +15,14 @@ from tests.support import machine
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
+    """Jobs keep their private files below XDG_RUNTIME_DIR: this session's own shows what they leave."""
     session = machine.start_session()
-    yield
-    deadline = time.monotonic() + 5  # a companion that was asked to end may need a moment
-    while (left := machine.leftovers(session)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left, f"the tests left behind: {left}"
+    with tempfile.TemporaryDirectory(prefix="ee-tests-runtime-") as runtime:
+        os.environ["XDG_RUNTIME_DIR"] = runtime
+        yield
+        deadline = time.monotonic() + 5  # a companion that was asked to end may need a moment
+        while (processes := machine.leftovers(session).processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        files = [path.name for path in Path(runtime).iterdir() if path.name.startswith("ee_runner")]
+    assert not processes, f"processes left behind: {processes}"
+    assert not files, f"files left behind: {files}"

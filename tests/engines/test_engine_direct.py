@@ -36,10 +36,10 @@ from tests.support.rootless import RootlessUser
 
 HERE = tuple(engine for engine in ENGINES if engine != "podman-rootless")
 OCI = tuple(engine for engine in HERE if engine in CONTAINERS)
-SLEEPER = "import time; print('up', flush=True); time.sleep(60)"
+SLEEPER = "import os, time; os.write(1, b'up\\n'); time.sleep(60)"
 TERM_TELLER = (
-    "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by TERM'));"
-    "print('up', flush=True); time.sleep(60)"
+    "import os, signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit('ended by TERM'));"
+    "os.write(1, b'up\\n'); time.sleep(60)"
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -70,15 +71,27 @@ def test_the_callers_agent_opens_the_door(place: Place, server: sshd.SshServer) 
     assert result.of("runner_on_ok")[1]["event_data"]["res"]["stdout"] == server.user
 
 
-def test_known_hosts_and_configuration_of_the_callers_home_are_there(contained: Place, server: sshd.SshServer) -> None:
-    home = contained.write(
-        {
-            ".ssh/known_hosts": server.known_hosts,
-            ".ssh/config": f"Host far-away\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n",
-        },
-        under="home",
+@pytest.fixture
+def home(contained: Place) -> Iterator[Path]:
+    """A home for the caller: rootless podman keeps its images in the real one, the others take any."""
+    if contained.user is None:
+        yield contained.write({"keep": ""}, under="home")
+        return
+    yield contained.user.home
+    shutil.rmtree(contained.user.home / ".ssh")
+
+
+def test_known_hosts_and_configuration_of_the_callers_home_are_there(
+    contained: Place, server: sshd.SshServer, home: Path
+) -> None:
+    directory = home / ".ssh"
+    directory.mkdir(mode=0o700)
+    (directory / "known_hosts").write_text(server.known_hosts)
+    (directory / "config").write_text(
+        f"Host far-away\n  HostName {server.host}\n  Port {server.port}\n  User {server.user}\n"
     )
-    (home / ".ssh").chmod(0o700)
+    if contained.user is not None:
+        contained.user.own(directory)
     project = contained.write({"site.yml": PING, "inv": "far ansible_host=far-away\n"}, under="project")
     with agent(contained, server.key) as socket:
         result = contained.emulate(

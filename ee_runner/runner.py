@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,7 +151,7 @@ class Runner:
 
     def _run_in(self, workspace: Workspace, store: ArtifactStore, engine: ContainerEngine, brought: Brought) -> Outcome:
         self._become("starting", store)
-        nonce = secrets.token_hex(16)
+        nonce = os.urandom(16).hex()
         own_root = engine.capabilities.own_root
         named = arguments.of_workspace(workspace, os.environ, own_root=own_root)
         with self._agent(workspace) as agent_socket:

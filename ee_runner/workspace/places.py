@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import shutil
 import stat
 import tempfile
@@ -106,7 +105,7 @@ def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack)
     It stands in the project directory, for Ansible takes roles, group_vars and plugins from beside the playbook; in
     the per-run directory when the project is absent or read-only.
     """
-    path = project_dir / f".ee_runner_{secrets.token_hex(8)}.yml"
+    path = project_dir / f".ee_runner_{os.urandom(8).hex()}.yml"
     try:
         _write_private(path, data)
     except OSError:

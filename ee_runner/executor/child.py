@@ -47,9 +47,11 @@ def open_child(invocation: Invocation, stdin: int | None) -> Child:
         size = _size_of(stdin) if stdin is not None else _stated_size(invocation.env)
         echo = invocation.terminal is Terminal.INTERACTIVE
         return _pty_child(argv, invocation, size=size, echo=echo)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         place = f" in {invocation.cwd}" if not invocation.cwd.is_dir() else ""
-        raise LaunchError(f"{program} can not be started{place}: {error.strerror or error}.") from error
+        raise LaunchError(
+            f"{program} can not be started{place}: {getattr(error, 'strerror', None) or error}."
+        ) from error
 
 
 def copy_size(terminal: int, child: Child) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
+from ee_runner.errors import LaunchError
 from ee_runner.executor.child import RawTerminal, copy_size, open_child
 from ee_runner.executor.control import kill_tree
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Terminal
@@ -18,8 +19,14 @@ from ee_runner.prompts import QUIET, Prompter
 from ee_runner.secrets import Secret
 
 _CHUNK = 65536
+_SELECTABLE = 1024
 _DRAIN = 1.0
 """Seconds that output may still come after the job's own process has gone."""
+
+_DRAIN_LIMIT = 10.0
+"""Seconds after which even output that flows without a pause is left alone."""
+
+_KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
 
 _STOP_MARGIN = 5.0
 """Seconds beyond the grace that stopping a container may take before its client is killed."""
@@ -90,8 +97,9 @@ class Executor:
 
         Raises LaunchError when the program can not be started, and whatever the sink raises, after the process ended.
         """
-        session = _Session(invocation, sink, cancel, limits, Prompter(passwords), stdin, stop)
-        with session:
+        with contextlib.ExitStack() as stack:
+            session = _Session(sink, cancel, limits, Prompter(passwords), stop=stop)
+            session.open(stack, invocation, stdin)
             return session.run()
 
 
@@ -100,72 +108,86 @@ class _Session:
 
     def __init__(
         self,
-        invocation: Invocation,
         sink: Sink,
         cancel: Cancellation,
         limits: Limits,
         prompter: Prompter,
-        stdin: int | None,
+        *,
         stop: Callable[[], None] | None,
     ) -> None:
         self._sink = sink
         self._cancel = cancel
         self._limits = limits
         self._prompter = prompter
-        self._stdin = stdin if invocation.terminal is Terminal.INTERACTIVE else None
         self._stop = stop
-        self._stack = contextlib.ExitStack()
+        self._stdin: int | None = None
         self._selector = selectors.DefaultSelector() if limits.pexpect_use_poll else selectors.SelectSelector()
-        self._stack.callback(self._selector.close)
-        self._wake_read, self._wake_write = os.pipe()
-        self._stack.callback(os.close, self._wake_read)
-        os.set_blocking(self._wake_write, False)
-        try:
-            self._child = open_child(invocation, stdin)
-        except BaseException:
-            self._stack.close()
-            os.close(self._wake_write)
-            raise
-        self._started = self._last_output = time.monotonic()
         self._exited: float | None = None
         self._ended_by: Reason | None = None
         self._kill_at: float | None = None
         self._untyped = bytearray()
+        self._quiet = False
+        self._discarding = False
         self._stopper: threading.Thread | None = None
         self._stop_error: BaseException | None = None
-        self._waiter = threading.Thread(target=self._wait_for_child, daemon=True)
 
-    def __enter__(self) -> None:
-        self._stack.enter_context(self._cancel.waking(self._wake))
-        self._selector.register(self._wake_read, selectors.EVENT_READ, None)
-        for descriptor, deliver in (
-            (self._child.out, self._sink.stdout),
-            (self._child.err, self._sink.stderr),
-        ):
+    def open(self, stack: contextlib.ExitStack, invocation: Invocation, stdin: int | None) -> None:
+        """Start the child; all that this takes is given back when `stack` closes, the child first."""
+        stack.callback(self._selector.close)
+        try:
+            read, self._wake_write = os.pipe()
+        except OSError as error:
+            raise LaunchError(f"No process can be started: {error.strerror}.") from error
+        stack.callback(os.close, self._wake_write)
+        stack.callback(os.close, read)
+        os.set_blocking(self._wake_write, False)
+        self._child = open_child(invocation, stdin)
+        stack.callback(self._child.close)
+        self._started = self._last_output = time.monotonic()
+        self._waiter = threading.Thread(target=self._wait_for_child, daemon=True)
+        self._waiter.start()
+        stack.callback(self._see_it_gone)
+        self._watch(read, None)
+        for descriptor, deliver in ((self._child.out, self._sink.stdout), (self._child.err, self._sink.stderr)):
             if descriptor is not None:
                 os.set_blocking(descriptor, False)
-                self._selector.register(descriptor, selectors.EVENT_READ, deliver)
-        if self._stdin is not None:
-            self._stack.enter_context(RawTerminal(self._stdin))
-            self._selector.register(self._stdin, selectors.EVENT_READ, "input")
-        self._waiter.start()
+                self._watch(descriptor, deliver)
+        if stdin is not None and invocation.terminal is Terminal.INTERACTIVE:
+            self._stdin = stdin
+            stack.enter_context(RawTerminal(stdin))
+            self._watch(stdin, "input")
+        stack.enter_context(self._cancel.waking(self._wake))
 
-    def __exit__(self, *exc: object) -> None:
+    def _watch(self, descriptor: int, data: object) -> None:
+        if descriptor >= _SELECTABLE and not self._limits.pexpect_use_poll:
+            raise LaunchError(f"select() can not watch descriptor {descriptor}; set pexpect_use_poll to true.")
+        self._selector.register(descriptor, selectors.EVENT_READ, data)
+
+    def _see_it_gone(self) -> None:
         if self._exited is None:
             kill_tree(self._child.pid)
         self._waiter.join()
         if self._stopper is not None:
             self._stopper.join()
-        self._child.close()
-        self._stack.close()
-        os.close(self._wake_write)
 
     def run(self) -> Outcome:
-        while not self._finished():
-            for key, mask in self._selector.select(self._patience()):
-                self._handle(key, mask)
-            self._enforce(time.monotonic())
+        try:
+            self._serve()
+        except BaseException:
+            self._discarding = True
+            if self._exited is None and self._ended_by is None:
+                self._begin_stopping("lost", time.monotonic())
+            self._serve()
+            raise
         return self._outcome()
+
+    def _serve(self) -> None:
+        while not self._finished():
+            self._enforce(time.monotonic())
+            ready = self._selector.select(self._patience())
+            self._quiet = not any(callable(key.data) for key, _ in ready)
+            for key, mask in ready:
+                self._handle(key, mask)
 
     def _handle(self, key: selectors.SelectorKey, mask: int) -> None:
         if key.data is None:
@@ -190,8 +212,9 @@ class _Session:
             self._selector.unregister(descriptor)
             return
         self._last_output = time.monotonic()
-        self._prompter.feed(data)
-        deliver(data)
+        if not self._discarding:
+            self._prompter.feed(data)
+            deliver(data)
 
     def _forward_input(self, descriptor: int) -> None:
         data = os.read(descriptor, 4096)
@@ -216,7 +239,9 @@ class _Session:
     def _patience(self) -> float | None:
         """Seconds until something must be looked at although nothing happened."""
         now = time.monotonic()
-        moments = [self._kill_at, self._exited + _DRAIN if self._exited is not None else None]
+        if self._exited is not None:
+            return max(self._exited + _DRAIN - now, 0.0)
+        moments = [self._kill_at]
         if self._ended_by is None:
             moments += [self._deadline(self._started, self._limits.job_timeout)]
             moments += [self._deadline(self._last_output, self._limits.idle_timeout)]
@@ -269,10 +294,17 @@ class _Session:
             self._stop_error = error
 
     def _finished(self) -> bool:
+        """Whether the child has gone and its output has ended, or has nothing more to give in the time that it has."""
         if self._exited is None:
             return False
-        output_open = any(callable(key.data) for key in self._selector.get_map().values())
-        return not output_open or time.monotonic() >= max(self._exited, self._last_output) + _DRAIN
+        if not self._output_open:
+            return True
+        late = time.monotonic() - self._exited
+        return (late >= _DRAIN and self._quiet) or late >= _DRAIN_LIMIT
+
+    @property
+    def _output_open(self) -> bool:
+        return any(callable(key.data) for key in self._selector.get_map().values())
 
     def _wait_for_child(self) -> None:
         self._child.wait()
@@ -295,6 +327,14 @@ class _Session:
             return Outcome("timeout", 254, self._ended_by)
         if self._ended_by is not None:
             return Outcome("error", 254, self._ended_by)
+        detail = _KEPT_OPEN if self._output_open else ""
         if code < 0:
-            return Outcome("failed", 128 - code, "exited", f"killed by {signal.Signals(-code).name}")
-        return Outcome("successful" if code == 0 else "failed", code, "exited")
+            return Outcome("failed", 128 - code, "exited", f"killed by {_signal_name(-code)}")
+        return Outcome("successful" if code == 0 else "failed", code, "exited", detail)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import threading
 import time
@@ -191,14 +193,67 @@ def test_stopping_elsewhere_is_asked_once_and_its_failure_is_raised() -> None:
     assert len(calls) == 1
 
 
-def test_an_error_of_the_sink_ends_the_child_and_is_raised() -> None:
+def test_an_error_of_the_sink_ends_the_child_in_order_and_is_raised(tmp_path: Path) -> None:
     class Full(Collected):
         def stdout(self, data: bytes) -> None:
             raise OSError(28, "No space left on device", bytes(data).strip())
 
+    told = tmp_path / "told"
+    began = time.monotonic()
+    script = f"trap 'echo over > {told}; exit' TERM; echo $$; while :; do sleep 0.05; done"
     with pytest.raises(OSError, match="No space left") as caught:
-        execute("sh", "-c", "echo $$; exec sleep 60", sink=Full())
+        execute("sh", "-c", script, sink=Full())
     assert gone(int(caught.value.filename))
+    assert told.read_text() == "over\n"
+    assert time.monotonic() - began < 5
+
+
+def test_an_error_of_the_sink_ends_even_a_deaf_child() -> None:
+    class Full(Collected):
+        def stdout(self, data: bytes) -> None:
+            raise OSError(28, "No space left on device", bytes(data).strip())
+
+    began = time.monotonic()
+    with pytest.raises(OSError, match="No space left") as caught:
+        execute("sh", "-c", "trap '' TERM; echo $$; sleep 60; sleep 60", sink=Full(), limits=Limits(grace=0.3))
+    assert gone(int(caught.value.filename))
+    assert time.monotonic() - began < 5
+
+
+def test_a_cancel_that_came_first_ends_the_child_at_once() -> None:
+    cancel = Cancellation()
+    cancel.request()
+    began = time.monotonic()
+    outcome, _ = execute("sleep", "60", cancel=cancel)
+    assert outcome.status == "canceled"
+    assert time.monotonic() - began < 1
+
+
+def test_a_signal_without_a_name_is_said_by_number() -> None:
+    outcome, _ = execute("python3", "-c", "import os, signal; os.kill(os.getpid(), signal.SIGRTMIN + 6)")
+    assert (outcome.rc, outcome.detail) == (128 + signal.SIGRTMIN + 6, f"killed by signal {signal.SIGRTMIN + 6}")
+
+
+def test_a_program_that_talks_on_does_not_hold_the_job_and_is_told(tmp_path: Path) -> None:
+    began = time.monotonic()
+    chatter = "trap '' HUP; (while :; do echo more; sleep 0.2; done) & echo $!; exit 0"
+    outcome, sink = execute("sh", "-c", chatter, limits=Limits(job_timeout=30), cwd=tmp_path)
+    os.kill(int(sink.out.split()[0]), signal.SIGKILL)
+    assert (outcome.status, outcome.rc) == ("successful", 0)
+    assert "keeps its output open" in outcome.detail
+    assert time.monotonic() - began < 5
+
+
+def test_select_says_what_it_can_not_watch() -> None:
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, limit[1]), limit[1]))
+    with contextlib.ExitStack() as stack:
+        for _ in range(1100):
+            stack.enter_context(Path("/dev/null").open())
+        with pytest.raises(LaunchError, match="pexpect_use_poll"):
+            execute("true", limits=Limits(pexpect_use_poll=False))
+        assert execute("true")[0].rc == 0
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
 
 
 def test_a_program_that_holds_the_terminal_open_does_not_hold_the_job() -> None:

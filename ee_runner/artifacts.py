@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
@@ -22,17 +22,20 @@ FINAL: frozenset[str] = frozenset({"successful", "failed", "canceled", "timeout"
 class ArtifactStore:
     """Writes ``artifacts/<ident>`` (seed, section 1.13): files 0600, events and status replaced in one step.
 
-    The directory and its `job_events` exist already. Every method raises ArtifactError, naming the file, when the
+    The directory and its `job_events` exist already, and are held open: what a job inside puts in their place, or
+    in the place of a file, is never written through. Every method raises ArtifactError, naming the file, when the
     disk is full, read-only or gone. Close the store, or use it as a context manager.
     """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._events = f"{directory}/job_events/"
         self._stack = contextlib.ExitStack()
         try:
-            self._stdout = self._append("stdout")
-            self._stderr = self._append("stderr")
+            self._home = self._open(directory, os.O_DIRECTORY)
+            self._events = self._open(directory / "job_events", os.O_DIRECTORY, within=self._home)
+            appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._stdout = self._open(directory / "stdout", appending, within=self._home)
+            self._stderr = self._open(directory / "stderr", appending, within=self._home)
         except BaseException:
             self._stack.close()
             raise
@@ -48,17 +51,19 @@ class ArtifactStore:
 
     def write_stdout(self, data: bytes) -> None:
         with _explained(self.directory / "stdout"):
-            self._stdout.write(data)
+            _write_all(self._stdout, data)
 
     def write_stderr(self, data: bytes) -> None:
         with _explained(self.directory / "stderr"):
-            self._stderr.write(data)
+            _write_all(self._stderr, data)
 
     def write_event(self, event: Mapping[str, Any]) -> None:
         """Write ``job_events/<counter>-<uuid>.json``."""
-        name = f"{self._events}{event['counter']}-{event['uuid']}"
-        with _explained(Path(f"{name}.json")):
-            _replace(f"{name}-partial.json", f"{name}.json", msgspec.json.encode(event))
+        name = f"{event['counter']}-{event['uuid']}"
+        try:
+            _replace(f"{name}-partial.json", f"{name}.json", msgspec.json.encode(event), within=self._events)
+        except OSError as error:
+            raise _failure(self.directory / "job_events" / f"{name}.json", error) from error
 
     def write_command(self, *, command: tuple[str, ...], cwd: str, env: Mapping[str, str]) -> None:
         """Write ``command``: what was executed, with secrets already masked by the caller."""
@@ -69,21 +74,37 @@ class ArtifactStore:
         self._write("status", status.encode())
 
     def write_outcome(self, outcome: Outcome) -> None:
-        """Write the terminal `rc` and `status`, in this order: who sees the status finds the rc."""
-        if outcome.rc is not None:
-            self._write("rc", str(outcome.rc).encode())
-        self._write("status", outcome.status.encode())
+        """Write the terminal `rc` and `status`, in this order: who sees the status finds the rc.
+
+        On a full disk the status is still written, over the earlier one, and the error raised.
+        """
+        try:
+            if outcome.rc is not None:
+                self._write("rc", str(outcome.rc).encode())
+            self._write("status", outcome.status.encode())
+        except ArtifactError:
+            with contextlib.suppress(OSError):  # the error on its way says it
+                self._overwrite("status", b"error")
+            raise
 
     def _write(self, name: str, data: bytes) -> None:
-        path = self.directory / name
-        with _explained(path):
-            _replace(f"{path}.partial", str(path), data)
+        with _explained(self.directory / name):
+            _replace(f"{name}.partial", name, data, within=self._home)
 
-    def _append(self, name: str) -> BinaryIO:
-        path = self.directory / name
+    def _overwrite(self, name: str, data: bytes) -> None:
+        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._home)
+        try:
+            _write_all(descriptor, data)
+            os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
+
+    def _open(self, path: Path, flags: int, *, within: int | None = None) -> int:
+        name = str(path) if within is None else path.name
         with _explained(path):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        return self._stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=within)
+        self._stack.callback(os.close, descriptor)
+        return descriptor
 
 
 def read_events(directory: Path) -> Iterator[dict[str, Any]]:
@@ -104,22 +125,23 @@ def rotate(root: Path, *, keep: int, current: Path) -> None:
     """
     if keep <= 0:
         return
-    finished = [path for path in root.iterdir() if path != current and _finished(path)]
-    finished.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in finished[max(keep - 1, 0) :]:
-        try:
-            shutil.rmtree(path)
-        except FileNotFoundError:  # another job rotates too
-            continue
-        except OSError as error:
-            raise ArtifactError(f"The old artifacts {path} can not be removed: {error}.") from error
+    finished = [(age, path) for path in root.iterdir() if path != current and (age := _ended(path)) is not None]
+    for _, path in sorted(finished, reverse=True)[keep - 1 :]:
+        shutil.rmtree(path, onerror=_unless_gone)
 
 
-def _finished(path: Path) -> bool:
+def _unless_gone(_function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
+    """Let another job that rotates at the same time have been faster."""
+    if not isinstance(error[1], FileNotFoundError):
+        raise ArtifactError(f"The old artifacts {path} can not be removed: {error[1]}.") from error[1]
+
+
+def _ended(path: Path) -> float | None:
+    """Return when the directory of a job that has ended was last changed, or None when it has not ended."""
     try:
-        return (path / "status").read_text().strip() in FINAL
+        return path.stat().st_mtime if (path / "status").read_text().strip() in FINAL else None
     except OSError:
-        return False
+        return None
 
 
 def _counter(path: Path) -> int:
@@ -127,15 +149,25 @@ def _counter(path: Path) -> int:
     return int(number) if number.isdigit() else -1
 
 
-def _replace(partial: str, final: str, data: bytes) -> None:
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+def _replace(partial: str, final: str, data: bytes, *, within: int) -> None:
+    """Write a file of this directory in one step; what lies in the way of the partial one is removed, not followed."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+        descriptor = os.open(partial, flags, 0o600, dir_fd=within)
+    except FileExistsError:
+        os.unlink(partial, dir_fd=within)
+        descriptor = os.open(partial, flags, 0o600, dir_fd=within)
+    try:
+        _write_all(descriptor, data)
     finally:
         os.close(descriptor)
-    os.rename(partial, final)  # noqa: PTH104 - once per event
+    os.rename(partial, final, src_dir_fd=within, dst_dir_fd=within)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    written = os.write(descriptor, data)
+    while written < len(data):
+        written += os.write(descriptor, memoryview(data)[written:])
 
 
 @contextlib.contextmanager
@@ -143,7 +175,11 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(f"The artifact {path} can not be written: {describe(error)}") from error
+        raise _failure(path, error) from error
+
+
+def _failure(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"The artifact {path} can not be written: {describe(error)}")
 
 
 def describe(error: OSError) -> str:
@@ -153,6 +189,8 @@ def describe(error: OSError) -> str:
         errno.EDQUOT: "the disk quota is used up. Free space there, or choose another place with --artifact-dir.",
         errno.EROFS: "the file system is read-only. Choose another place with --artifact-dir.",
         errno.EACCES: "permission denied. Make the directory writable, or choose another place with --artifact-dir.",
+        errno.ELOOP: "a symbolic link stands in its place. Remove the link.",
+        errno.ENOTDIR: "something that is no directory stands in its place. Move that away.",
         errno.ENOENT: "its directory is gone. Something removed it while the job ran.",
     }
     return remedies.get(error.errno or 0, f"{error.strerror or error}.")

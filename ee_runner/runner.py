@@ -18,7 +18,8 @@ from ee_runner.events.decoder import Decoder, EventAssembler
 from ee_runner.executor import Cancellation
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
 from ee_runner.pipeline import Display, EventHandler, Pipeline
-from ee_runner.secrets import mask_environment
+from ee_runner.plan import ExecutionPlan
+from ee_runner.secrets import mask_environment, redact_words
 from ee_runner.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -94,15 +95,24 @@ class Runner:
         ):
             try:
                 outcome = self._run_in(workspace, store, engine, brought)
+                store.write_outcome(outcome)
+                self._settle(outcome)
             except BaseException as error:
                 self._settle(_outcome_of(error))
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
                     store.write_outcome(_outcome_of(error))
                 raise
-            store.write_outcome(outcome)
-            self._settle(outcome)
-        artifacts.rotate(self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir)
+        self._rotate()
         return self
+
+    def _rotate(self) -> None:
+        """Make room; what stands in the way of that does not change how the job ended, and is told."""
+        try:
+            artifacts.rotate(
+                self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir
+            )
+        except ArtifactError as error:
+            self.detail = self.detail or str(error)
 
     @property
     def stdout(self) -> TextIO:
@@ -133,7 +143,7 @@ class Runner:
 
     def host_events(self, host: str) -> Iterator[dict[str, Any]]:
         """The events of one host, in order."""
-        return (event for event in self.events if event["event_data"].get("host") == host)
+        return (event for event in self.events if event.get("event_data", {}).get("host") == host)
 
     def _open(self, name: str) -> TextIO:
         path = self.spec.artifact_dir / name
@@ -166,8 +176,7 @@ class Runner:
                 ssh_directory=self._ssh_directory(),
                 terminal=self._attachment.terminal,
             )
-            shown = {name: value for name, value in job.env.items() if not name.startswith("EE_RUNNER_")}
-            store.write_command(command=job.argv, cwd=str(job.cwd), env=mask_environment(shown))
+            self._write_command(job, store, nonce)
             with _Spool(workspace.spool) as spool:
                 pipeline = self._pipeline(store, nonce, spool)
                 self._become("running", store)
@@ -184,6 +193,12 @@ class Runner:
                     return Outcome("failed", 127, "launch", str(error))
                 finally:
                     pipeline.close()
+
+    def _write_command(self, job: ExecutionPlan, store: ArtifactStore, nonce: str) -> None:
+        """Keep what is executed, without secrets and without what would let a job forge its events."""
+        known = job.passwords.values()
+        env = {name: value for name, value in job.env.items() if value != nonce}
+        store.write_command(command=redact_words(job.argv, known), cwd=str(job.cwd), env=mask_environment(env, known))
 
     def _pipeline(self, store: ArtifactStore, nonce: str, spool: _Spool) -> Pipeline:
         return Pipeline(
@@ -213,8 +228,13 @@ class Runner:
             yield None
 
     def _ssh_directory(self) -> Path | None:
-        directory = Path.home() / ".ssh"
-        return directory if isinstance(self.spec.target, CommandTarget) and directory.is_dir() else None
+        if not isinstance(self.spec.target, CommandTarget):
+            return None
+        try:
+            directory = Path.home() / ".ssh"
+            return directory if directory.is_dir() else None
+        except (RuntimeError, OSError):  # no home, or one that is not ours
+            return None
 
     def _become(self, status: Status, store: ArtifactStore) -> None:
         self.status = status

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 MASK = "********"
 
-_REVEALING_NAMES = ("password", "passwd", "secret", "token", "api_key", "apikey", "private_key", "credential")
+_LEAST = 4
+"""Shorter values are not looked for in texts: they would be found everywhere, and masking them gives them away."""
+
+_REVEALING_PARTS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "credential")
+_REVEALING_WORDS = re.compile(r"\w*pass|pass\w*|(\w*pwd|\w*auth|authorization|\w*keys?)\d*", re.ASCII)
+_ORDINARY = re.compile(
+    r"(old)?pwd|ssh_auth_sock|\w*host_?key_?(checking|auto_?add)|(pubkey|password|hostbased)authentication", re.ASCII
+)
+_WORDS = re.compile(r"[A-Z]*[a-z0-9]+|[A-Z0-9]+")
+_USERINFO = re.compile(r"(?<=://)[^\s/?#\"']+@")
+_ASSIGNED = re.compile(r"""(?<![\w.-])([\w.-]+)(?:\s*(=)\s*|\\?["']\s*:\s*|\s*:\s+)""", re.ASCII)
+_QUOTED = r""" "(?:\\.|[^"\\])*"? | '(?:\\.|[^'\\])*'? """
+_SHELL_VALUE = re.compile(rf"""(?: {_QUOTED} | \\. | [^\s"'] )+""", re.VERBOSE | re.DOTALL)
+_DATA_VALUE = re.compile(rf""" {_QUOTED} | \[[^]]*\]? | \{{[^}}]*\}}? | [^,}}\]\n]+""", re.VERBOSE | re.DOTALL)
 
 
 class Secret:
@@ -39,18 +54,57 @@ class Secret:
         raise TypeError("a Secret is never pickled")
 
 
-def mask_environment(env: Mapping[str, str]) -> dict[str, str]:
-    """Return a copy of the environment in which values of revealing names are masked."""
-    return {name: MASK if _is_revealing(name) else value for name, value in env.items()}
+def mask_environment(env: Mapping[str, str], secrets: Iterable[Secret] = ()) -> dict[str, str]:
+    """Return a copy of the environment with the values of revealing names masked, and in the others what is secret."""
+    known = tuple(secrets)
+    return {name: MASK if is_revealing(name) else _redacted(value, known) for name, value in env.items()}
+
+
+def redact_words(argv: Sequence[str], secrets: Iterable[Secret] = ()) -> tuple[str, ...]:
+    """Return a command line with what is secret masked: known values, what revealing names are set to, URL userinfo.
+
+    Names are looked for in ``name=value``, and in YAML and JSON mappings.
+    """
+    known = tuple(secrets)
+    return tuple(_redacted(word, known) for word in argv)
 
 
 def redact(text: str, secrets: Iterable[Secret]) -> str:
-    """Return the text with every occurrence of a secret's value masked, longest value first."""
-    for value in sorted({s.reveal() for s in secrets if s}, key=len, reverse=True):
+    """Return the text with every occurrence of a secret's value, or of it as JSON, masked, longest value first."""
+    values = {secret.reveal().strip() for secret in secrets}
+    written = values | {json.dumps(value)[1:-1] for value in values}
+    for value in sorted((each for each in written if len(each) >= _LEAST), key=len, reverse=True):
         text = text.replace(value, MASK)
     return text
 
 
-def _is_revealing(name: str) -> bool:
-    lowered = name.lower()
-    return any(part in lowered for part in _REVEALING_NAMES)
+def is_revealing(name: str) -> bool:
+    """Say whether a variable of this name holds a secret, as far as names tell."""
+    if _ORDINARY.fullmatch(name.lower()):
+        return False
+    squeezed = name.lower().replace("_", "").replace("-", "")
+    words = (word.lower() for word in _WORDS.findall(name))
+    return any(part in squeezed for part in _REVEALING_PARTS) or any(map(_REVEALING_WORDS.fullmatch, words))
+
+
+def _redacted(text: str, secrets: tuple[Secret, ...]) -> str:
+    return _USERINFO.sub(f"{MASK}@", _without_assigned(redact(text, secrets)))
+
+
+def _without_assigned(text: str) -> str:
+    """Return the text with the values of revealing names masked; a value in quotes may itself hold names."""
+    pieces, done = [], 0
+    for found in _ASSIGNED.finditer(text):
+        if found.start() < done or not is_revealing(found[1]):
+            continue
+        value = (_SHELL_VALUE if found[2] else _DATA_VALUE).match(text, found.end())
+        if value:
+            pieces += [text[done : found.end()], _masked(value[0])]
+            done = value.end()
+    return "".join((*pieces, text[done:]))
+
+
+def _masked(value: str) -> str:
+    """Return the mask, in the quotes that the value stands in."""
+    quote = value[0] if value[0] in "\"'" and value[-1] == value[0] and len(value) > 1 else ""
+    return f"{quote}{MASK}{quote}"

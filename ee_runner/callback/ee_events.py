@@ -59,6 +59,14 @@ DOCUMENTATION = """
     options: {}
 """
 
+OWN_VARIABLES = (
+    "EE_RUNNER_EVENTS_SPOOL",
+    "EE_RUNNER_EVENTS_NONCE",
+    "EE_RUNNER_OMIT_EVENT_DATA",
+    "EE_RUNNER_ONLY_FAILED_EVENT_DATA",
+    "EE_RUNNER_MAX_RESULT",
+    "EE_RUNNER_RESTORE_ENV",
+)
 DEFAULT_MAX_RESULT = 16 * 1024 * 1024
 CENSORED = "the output has been hidden due to the fact that 'no_log: true' was specified for this result"
 VAULTED = "ENCRYPTED_VAULT_VALUE"
@@ -99,7 +107,7 @@ class Settings:
 
 def take_settings() -> Settings | None:
     """Read the settings and remove them from the environment, so that child processes don't see them."""
-    ours = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("EE_RUNNER_")}
+    ours = {name: os.environ.pop(name) for name in OWN_VARIABLES if name in os.environ}
     spool, nonce = ours.get("EE_RUNNER_EVENTS_SPOOL"), ours.get("EE_RUNNER_EVENTS_NONCE")
     if not spool or not nonce:
         os.environ.update(ours)

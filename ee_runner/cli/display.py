@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
+import select
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
+
+
+_LAST_STANDARD = 2
 
 
 class Console:
@@ -19,7 +23,7 @@ class Console:
     """
 
     def __init__(self) -> None:
-        self._plain = not sys.stdout.isatty()
+        self._plain = not os.isatty(1)
         self._held = b""
 
     def stdout(self, data: bytes) -> None:
@@ -56,7 +60,7 @@ class PullProgress:
         self._tasks: dict[str, TaskID] = {}
 
     def start(self, image: str) -> None:
-        if not sys.stderr.isatty():
+        if not os.isatty(2):
             _say(f"Pulling {image} ...")
             return
         from rich.console import Console as Screen
@@ -80,15 +84,31 @@ class PullProgress:
             self._bars = None
 
 
+def occupy_standard_streams() -> None:
+    """Point those of descriptors 0 to 2 that are closed nowhere: the next file opened would be taken for one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+
+
 def write(descriptor: int, data: bytes) -> None:
-    """Write all of the data; when the reader has gone, turn the descriptor to nowhere and go on."""
+    """Write all of the data; where nobody can take it any more, what follows goes nowhere and the job goes on."""
     view = memoryview(data)
-    try:
-        while view:
+    while view:
+        try:
             view = view[os.write(descriptor, view) :]
-    except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, descriptor)
+        except BlockingIOError:
+            select.select([], [descriptor], [])
+        except OSError:  # the reader has gone, the disk of a redirection is full, the terminal is closed
+            _send_nowhere(descriptor)
+            return
+
+
+def _send_nowhere(descriptor: int) -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != descriptor:
+        with contextlib.suppress(OSError):
+            os.dup2(nowhere, descriptor)
         os.close(nowhere)
 
 

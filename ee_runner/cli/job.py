@@ -6,13 +6,13 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ee_runner import __version__
 from ee_runner.cli import parser
+from ee_runner.cli.display import occupy_standard_streams, write
 from ee_runner.errors import ConfigurationError, RunnerError
 from ee_runner.options import EMULATING_COMMANDS, Given
 
@@ -27,6 +27,7 @@ log = logging.getLogger("ee_runner")
 
 def main(argv: Sequence[str]) -> int:
     """Run the command with these arguments and return its exit code."""
+    occupy_standard_streams()
     parsed = parser.parse(argv)
     if parsed.command == "version":
         print(__version__)
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
+        _complain("interrupted")
         return 128 + signal.SIGINT
 
 
@@ -55,7 +57,7 @@ def _run(parsed: parser.Parsed) -> int:
         explicit = {**_state_directory(own_artifacts="artifact_dir" in explicit), **explicit}
     resolved = settings.resolve(explicit, environ=os.environ, command=parsed.command)
     if resolved.values["explain"]:
-        print("\n".join(resolved.explain()))
+        write(1, "".join(f"{line}\n" for line in resolved.explain()).encode())
         return 0
     spec = settings.job_spec(resolved)
     runner = Runner(spec, attachment=_attachment(resolved.values, emulates=emulates))
@@ -63,8 +65,8 @@ def _run(parsed: parser.Parsed) -> int:
         runner.run()
     if runner.detail:
         _complain(runner.detail)
-    if emulates and sys.stderr.isatty() and not resolved.values["quiet"]:
-        print(f"Artifacts: {spec.artifact_dir}", file=sys.stderr)
+    if emulates and os.isatty(2) and not resolved.values["quiet"]:
+        write(2, f"Artifacts: {spec.artifact_dir}\n".encode())
     return runner.rc if runner.rc is not None else 1
 
 
@@ -75,7 +77,7 @@ def _attachment(values: Any, *, emulates: bool) -> Attachment:
 
     quiet = values["quiet"] or values["suppress_ansible_output"]
     display = None if quiet else JsonLines() if values["json_mode"] else Console()
-    on_terminal = emulates and sys.stdin.isatty() and sys.stdout.isatty()
+    on_terminal = emulates and os.isatty(0) and os.isatty(1)
     terminal = Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else Terminal.PTY
     return Attachment(
         display=display,
@@ -89,12 +91,15 @@ def _attachment(values: Any, *, emulates: bool) -> Attachment:
 
 def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
     """Give playbook and adhoc a private data directory of the user's own, in which old jobs make room for new ones."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ansible-runner"
     try:
+        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ansible-runner"
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except RuntimeError as error:
+        raise ConfigurationError("There is no home directory. Set HOME, or name --private-data-dir.") from error
     except OSError as error:
         raise ConfigurationError(
-            f"The state directory {state} can not be made: {error.strerror}. Name another by --private-data-dir."
+            f"The state directory {error.filename} can not be made: {error.strerror}. "
+            "Name another by --private-data-dir."
         ) from error
     origin = f"default of {' and '.join(sorted(EMULATING_COMMANDS))}"
     kept = {} if own_artifacts else {"rotate_artifacts": Given(KEPT_BY_DEFAULT, origin)}
@@ -104,22 +109,27 @@ def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
 @contextlib.contextmanager
 def _signals(runner: Runner) -> Iterator[None]:
     """Turn the signals that ask a command to end into a cancel, for the length of the block."""
-    handlers: dict[int, Any] = {}
+    previous: dict[int, Any] = {}
 
-    def cancel(_signum: int, _frame: object) -> None:
+    def cancel(signum: int, _frame: object) -> None:
         runner.cancel()
+        signal.signal(signum, interrupt)
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
 
     def resize(_signum: int, _frame: object) -> None:
         runner.terminal_resized()
 
-    for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        handlers[stopping] = signal.signal(stopping, cancel)
-    handlers[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
     try:
+        for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(stopping) is not signal.SIG_IGN:  # nohup
+                previous[stopping] = signal.signal(stopping, cancel)
+        previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
         yield
     finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+        for signum, handler in previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
 
 
 @contextlib.contextmanager
@@ -146,4 +156,4 @@ def _logging(*, debug: bool, logfile: Given | None) -> Iterator[None]:
 
 
 def _complain(text: str) -> None:
-    print(f"ansible-runner: {text}", file=sys.stderr)
+    write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace"))

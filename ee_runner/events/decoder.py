@@ -19,6 +19,7 @@ import msgspec
 EventDict = dict[str, Any]
 
 MAX_MARK = 160
+_UUID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it names a file
 MAX_TEXT = 64 * 1024 * 1024
 
 
@@ -203,9 +204,9 @@ class EventAssembler:
     def _record(self, mark: EventMark) -> EventDict:
         try:
             record = msgspec.json.decode(self._read_record(mark.offset, mark.length), type=EventDict)
-            if isinstance(record["uuid"], str) and isinstance(record["event"], str):
+            if _UUID.fullmatch(record["uuid"]) and isinstance(record["event"], str):
                 return record
-            problem = "uuid or event is not a string"
+            problem = "its uuid or event is none"
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
         note = f"the record of this event ({mark.length} bytes at {mark.offset}) could not be read: {problem}"

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ee_runner.errors import LaunchError
 from ee_runner.executor.child import RawTerminal, copy_size, open_child
-from ee_runner.executor.control import kill_tree
+from ee_runner.executor.control import family, halt, kill_survivors, kill_tree
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Terminal
 from ee_runner.prompts import QUIET, Prompter
 from ee_runner.secrets import Secret
@@ -25,6 +25,9 @@ _DRAIN = 1.0
 
 _DRAIN_LIMIT = 10.0
 """Seconds after which even output that flows without a pause is left alone."""
+
+_CENSUS = 0.05
+"""Seconds between two looks at the descendants of a job that is being stopped: they outlive it otherwise."""
 
 _KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
 
@@ -125,6 +128,7 @@ class _Session:
         self._exited: float | None = None
         self._ended_by: Reason | None = None
         self._kill_at: float | None = None
+        self._family: dict[int, str] = {}
         self._untyped = bytearray()
         self._quiet = False
         self._discarding = False
@@ -169,6 +173,7 @@ class _Session:
         self._waiter.join()
         if self._stopper is not None:
             self._stopper.join()
+        kill_survivors(self._family)
 
     def run(self) -> Outcome:
         try:
@@ -242,7 +247,9 @@ class _Session:
         if self._exited is not None:
             return max(self._exited + _DRAIN - now, 0.0)
         moments = [self._kill_at]
-        if self._ended_by is None:
+        if self._ended_by is not None:
+            moments.append(now + _CENSUS)
+        else:
             moments += [self._deadline(self._started, self._limits.job_timeout)]
             moments += [self._deadline(self._last_output, self._limits.idle_timeout)]
         if self._prompter.waiting and now < self._last_output + QUIET:
@@ -264,7 +271,10 @@ class _Session:
             reason = self._reason_to_stop(now)
             if reason is not None:
                 self._begin_stopping(reason, now)
-        elif self._kill_at is not None and now >= self._kill_at:
+        if self._ended_by is None:
+            return
+        self._family |= family(self._child.pid)
+        if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
             kill_tree(self._child.pid)
 
@@ -281,11 +291,19 @@ class _Session:
         self._ended_by = reason
         self._kill_at = now + self._limits.grace
         if self._stop is None:
-            self._child.terminate()
+            self._ask_to_end()
         else:
             self._kill_at += _STOP_MARGIN
             self._stopper = threading.Thread(target=self._stop_elsewhere, args=(self._stop,), daemon=True)
             self._stopper.start()
+
+    def _ask_to_end(self) -> None:
+        """Send SIGTERM; the child stands still while its descendants are counted, so that none is born uncounted."""
+        with contextlib.suppress(ProcessLookupError):
+            halt(self._child.pid)
+            self._family |= family(self._child.pid)
+            self._child.terminate()
+            os.kill(self._child.pid, signal.SIGCONT)
 
     def _stop_elsewhere(self, stop: Callable[[], None]) -> None:
         try:

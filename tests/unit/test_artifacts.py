@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -72,10 +74,52 @@ def test_a_vanished_directory_is_named_with_what_happened(directory: Path) -> No
             store.write_event({"counter": 1, "uuid": "u"})
 
 
-def test_a_full_disk_is_said_in_words(directory: Path) -> None:
-    (directory / "stdout").symlink_to("/dev/full")
-    with ArtifactStore(directory) as store, pytest.raises(ArtifactError, match="the disk is full"):
-        store.write_stdout(b"x")
+def test_a_short_write_is_no_success(directory: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with ArtifactStore(directory) as store:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            with pytest.raises(ArtifactError, match="stdout can not be written"):
+                store.write_stdout(b"x" * 1500)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (directory / "stdout").stat().st_size == 1000
+
+
+def test_an_outcome_that_can_not_be_written_is_told_in_the_status_all_the_same(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        store.write_status("running")
+        (directory / "rc.partial").mkdir()
+        with pytest.raises(ArtifactError, match="rc"):
+            store.write_outcome(Outcome("successful", 0, "exited"))
+    assert (directory / "status").read_text() == "error"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr", "job_events"])
+def test_links_that_a_job_put_there_before_are_refused(directory: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "loot").mkdir()
+    if name == "job_events":
+        (directory / name).rmdir()
+    (directory / name).symlink_to(tmp_path / "loot")
+    with pytest.raises(ArtifactError, match=name):
+        ArtifactStore(directory)
+
+
+def test_what_a_job_puts_in_the_way_is_never_written_through(directory: Path, tmp_path: Path) -> None:
+    loot = tmp_path / "loot"
+    loot.mkdir()
+    (loot / "file").write_text("precious")
+    with ArtifactStore(directory) as store:
+        for name in ("rc.partial", "status.partial", "job_events/1-u-partial.json"):
+            (directory / name).symlink_to(loot / "file")
+        store.write_event({"counter": 1, "uuid": "u"})
+        (directory / "job_events").rename(directory / "moved")
+        (directory / "job_events").symlink_to(loot)
+        store.write_event({"counter": 2, "uuid": "u"})
+        store.write_outcome(Outcome("failed", 2, "exited"))
+    assert (loot / "file").read_text() == "precious"
+    assert [path.name for path in loot.iterdir()] == ["file"]
+    assert (directory / "rc").read_text() == "2"
 
 
 def test_the_command_is_readable_json(directory: Path) -> None:
@@ -115,3 +159,13 @@ def test_rotation_of_zero_keeps_all(tmp_path: Path) -> None:
     jobs = [make_job(tmp_path, str(n), status="failed", age=n) for n in range(3)]
     rotate(tmp_path, keep=0, current=jobs[0])
     assert all(job.exists() for job in jobs)
+
+
+def test_jobs_that_rotate_at_the_same_time_do_not_trip_over_each_other(tmp_path: Path) -> None:
+    for _ in range(20):
+        for n in range(10):
+            job = make_job(tmp_path, str(n), status="failed", age=n)
+            (job / "job_events").mkdir()
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: rotate(tmp_path, keep=1, current=tmp_path / "x"), range(4)))
+        assert list(tmp_path.iterdir()) == []

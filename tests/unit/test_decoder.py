@@ -235,7 +235,19 @@ def test_mark_without_record_gives_its_text_back_at_once() -> None:
     assert assembler.close() == []
 
 
-@pytest.mark.parametrize("record", [b"", b"{", b"[]", b"{}", b'{"uuid": 1, "event": 2}', b'{"uuid": "a"}', b"\xff"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"uuid": 1, "event": 2}',
+        b'{"uuid": "a"}',
+        b'{"uuid": "/../x", "event": "e"}',
+        b"\xff",
+    ],
+)
 def test_unreadable_record_is_an_error_event_with_the_text(record: bytes) -> None:
     spool = Spool()
     spool.data = record

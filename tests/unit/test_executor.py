@@ -179,6 +179,19 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_with_its_childre
     assert gone(orphan)
 
 
+def test_descendants_that_outlive_the_child_are_killed() -> None:
+    cancel = Cancellation()
+    sink = Collected()
+    script = "trap 'exit 0' TERM; setsid sleep 60 & echo $!; wait"
+    threading.Timer(0.3, cancel.request).start()
+    outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=5), sink=sink)
+    assert outcome.status == "canceled"
+    deadline = time.monotonic() + 2
+    while not gone(int(sink.out)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone(int(sink.out))
+
+
 def test_stopping_elsewhere_is_asked_once_and_its_failure_is_raised() -> None:
     cancel = Cancellation()
     calls: list[float] = []

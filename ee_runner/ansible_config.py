@@ -65,6 +65,7 @@ SETTINGS = (
     _setting("become_password_file", Form.ONE),
     _setting("connection_password_file", Form.ONE),
     _setting("playbook_dir", Form.ONE),
+    _setting("log_path", Form.ONE),
 )
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
@@ -141,9 +142,10 @@ def values(*, cwd: Path, environ: Mapping[str, str]) -> tuple[Value, ...]:
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of the caller that go into the container when the Ansible commands are emulated.
 
-    All of Ansible's, with ``~`` in its path settings already replaced; the terminal's and the locale's, so that
-    colours and dates look the same; the proxies', which the network asks for; and what makes output and files
-    reproducible. Credentials of other tools stay outside: name them in env/envvars.
+    All of Ansible's, with ``~`` in its path settings already replaced; the terminal's and the time zone; the
+    proxies', which the network asks for; and what makes output and files reproducible. The locale is the image's:
+    Ansible does not start with one that the image lacks. Credentials of other tools stay outside: name them in
+    env/envvars.
     """
     chosen = {name: text for name, text in environ.items() if _forwarded(name)}
     for setting in SETTINGS:
@@ -156,14 +158,14 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 _FORWARDED = {
-    *("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "LANG", "LANGUAGE", "TZ", "SOURCE_DATE_EPOCH"),
+    *("TERM", "COLORTERM", "NO_COLOR", "FORCE_COLOR", "TZ", "SOURCE_DATE_EPOCH"),
     *("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy"),
     *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"),
 }
 
 
 def _forwarded(name: str) -> bool:
-    return name in _FORWARDED or name.startswith(("ANSIBLE_", "LC_"))
+    return name in _FORWARDED or name.startswith("ANSIBLE_")
 
 
 def _candidates(cwd: Path, environ: Mapping[str, str]) -> Iterator[Path]:

@@ -86,7 +86,7 @@ def of_workspace(workspace: Workspace, environ: Mapping[str, str], *, own_root: 
         environ={**seen, **workspace.envvars},
         provided=[mount.target for mount in spec.container.volume_mounts],
     )
-    sources, named = find([*inventory, *positional]), find(workspace.cmdline)
+    sources, named = find([*inventory, "--", *positional]), find(workspace.cmdline)
     kept = [found for found in sources if not _within(found.path, translated)]
     kept += [found for found in named if own_root or not _within(found.path, translated)]
     roles = [Reference(Path(path), True, "roles_path") for path in spec.roles_path if Path(path).is_dir()]

@@ -67,7 +67,8 @@ class ArtifactStore:
 
     def write_command(self, *, command: tuple[str, ...], cwd: str, env: Mapping[str, str]) -> None:
         """Write ``command``: what was executed, with secrets already masked by the caller."""
-        record = {"command": command, "cwd": cwd, "env": env}
+        shown = {_readable(name): _readable(value) for name, value in env.items()}
+        record = {"command": tuple(map(_readable, command)), "cwd": _readable(cwd), "env": shown}
         self._write("command", msgspec.json.format(msgspec.json.encode(record), indent=1))
 
     def write_status(self, status: Status) -> None:
@@ -147,6 +148,11 @@ def _ended(path: Path) -> float | None:
 def _counter(path: Path) -> int:
     number = path.name.partition("-")[0]
     return int(number) if number.isdigit() else -1
+
+
+def _readable(text: str) -> str:
+    """Return the text with bytes that are no UTF-8, as the system may hand them in, replaced."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _replace(partial: str, final: str, data: bytes, *, within: int) -> None:

@@ -22,6 +22,7 @@ RETRY_FILES = "ANSIBLE_RETRY_FILES_ENABLED"
 ROLES_PATH = "ANSIBLE_ROLES_PATH"
 
 _JOB_COMMANDS = ("ansible", "ansible-playbook")
+_LONG = {"-i": "--inventory", "-m": "--module-name", "-a": "--args"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,25 +45,35 @@ def _argv(spec: JobSpec, workspace: Workspace, view: View) -> tuple[str, ...]:
         return (target.executable, *target.arguments)
     common = (*workspace.cmdline, *_options(spec, workspace, view))
     if isinstance(target, ModuleTarget):
-        arguments = ("-a", target.arguments) if target.arguments else ()
-        return (_executable("ansible", spec, view), *common, "-m", target.module, *arguments, target.hosts)
-    return (_executable("ansible-playbook", spec, view), *common, *_playbooks(spec, workspace, view))
+        module = (*_option("-m", target.module), *(_option("-a", target.arguments) if target.arguments else ()))
+        return (_executable("ansible", spec, view), *common, *module, *_positional(target.hosts))
+    playbooks = _playbooks(spec, workspace, view)
+    return (_executable("ansible-playbook", spec, view), *common, *_positional(*playbooks))
+
+
+def _option(flag: str, value: str) -> tuple[str, ...]:
+    """Return an option's words; a value that begins with a hyphen stands in one word with the flag, or it is one."""
+    return (f"{_LONG.get(flag, flag)}={value}",) if value.startswith("-") else (flag, value)
+
+
+def _positional(*words: str) -> tuple[str, ...]:
+    return ("--", *words) if any(word.startswith("-") for word in words) else words
 
 
 def _options(spec: JobSpec, workspace: Workspace, view: View) -> tuple[str, ...]:
     """Return the options in the order in which ansible-runner 2.4 gives them, after those of the cmdline."""
     words: list[str] = []
     for source in workspace.inventory:
-        words += ("-i", _inside(source, view))
+        words += _option("-i", _inside(source, view))
     if spec.limit is not None:
-        words += ("--limit", spec.limit)
+        words += _option("--limit", spec.limit)
     for file in workspace.extravars_files:
         words += ("-e", f"@{view.inside(file)}")
     if spec.verbosity:
         words.append("-" + "v" * spec.verbosity)
     if not isinstance(spec.target, ModuleTarget):
-        words += ("--tags", spec.tags) if spec.tags else ()
-        words += ("--skip-tags", spec.skip_tags) if spec.skip_tags else ()
+        words += _option("--tags", spec.tags) if spec.tags else ()
+        words += _option("--skip-tags", spec.skip_tags) if spec.skip_tags else ()
     if spec.forks:
         words += ("--forks", str(spec.forks))
     return tuple(words)
@@ -95,6 +106,8 @@ def _env(spec: JobSpec, workspace: Workspace, view: View, nonce: str) -> dict[st
     roles = _roles_path(spec, workspace, view)
     if roles:
         env[ROLES_PATH] = roles
+    if isinstance(target, CommandTarget):  # the caller's own configuration stays in charge
+        return {**env, **_observation(spec, workspace, view, nonce, taken)}
     if RETRY_FILES not in taken:
         env[RETRY_FILES] = "False"
     if spec.fact_cache_type == "jsonfile" and CACHE_PLUGIN not in taken:

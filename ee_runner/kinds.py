@@ -29,6 +29,18 @@ class Kind:
     from_text: Callable[[str], Any]
 
 
+class Unfit(ValueError):
+    """A value of the right type that can not be used; its text says why, without the place."""
+
+
+def expanded(text: str) -> Path:
+    """Return a path with ``~`` and ``~user`` replaced; raise Unfit for a user who has no home."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise Unfit(f"{text}: the home directory of {text.split('/')[0]} is not known") from None
+
+
 def choice(*words: str) -> Kind:
     """Return the kind that accepts exactly these words."""
 
@@ -70,9 +82,17 @@ def _number(text: str) -> float | int:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or "\0" in value:
+    if not isinstance(value, str) or not is_transferable(value):
         raise ValueError
     return value
+
+
+def is_transferable(text: str) -> bool:
+    """Say whether the system takes a text as a path, a word or a variable: no NUL, no half of a surrogate pair."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _word(value: Any) -> str:
@@ -90,10 +110,10 @@ def _ident(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise ValueError
-    text = os.fspath(value)
-    if not isinstance(text, str) or not text or "\0" in text:
+    text = _text(os.fspath(value))
+    if not text:
         raise ValueError
-    return Path(text).expanduser()
+    return expanded(text)
 
 
 def _paths(value: Any) -> tuple[Path, ...]:
@@ -101,7 +121,7 @@ def _paths(value: Any) -> tuple[Path, ...]:
 
 
 def _search_path(value: Any) -> tuple[str, ...]:
-    items = [os.fspath(item) if isinstance(item, os.PathLike) else _text(item) for item in _sequence(value)]
+    items = [_text(os.fspath(item) if isinstance(item, os.PathLike) else item) for item in _sequence(value)]
     return tuple(part for item in items for part in item.split(os.pathsep) if part)
 
 
@@ -131,7 +151,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _environment(value: Any) -> dict[str, str]:
     checked = {name: "" if item is None else _scalar(item) for name, item in _mapping(value).items()}
-    if any(not name or "=" in name or "\0" in name + item for name, item in checked.items()):
+    if any(not name or "=" in name or not is_transferable(name + item) for name, item in checked.items()):
         raise ValueError
     return checked
 
@@ -148,7 +168,7 @@ def _secret(value: Any) -> Secret:
 
 def _secrets(value: Any) -> dict[str, Secret]:
     return {
-        pattern: item if isinstance(item, Secret) else Secret(_scalar(item))
+        pattern: item if isinstance(item, Secret) else Secret(_text(_scalar(item)))
         for pattern, item in _mapping(value).items()
     }
 
@@ -157,7 +177,9 @@ def _playbook(value: Any) -> Any:
     if isinstance(value, Mapping):
         return [dict(value)]
     items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in _sequence(value)]
-    if not items or not (all(isinstance(i, str) and i for i in items) or all(isinstance(i, Mapping) for i in items)):
+    if items and all(isinstance(item, Mapping) for item in items):
+        return items
+    if not items or not all(map(_text, items)):
         raise ValueError
     return items
 
@@ -166,12 +188,12 @@ def _inventory(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, str | os.PathLike):
-        return os.fspath(value)
-    return [os.fspath(item) if isinstance(item, os.PathLike) else _text(item) for item in _sequence(value)]
+        return _text(os.fspath(value))
+    return [_text(os.fspath(item) if isinstance(item, os.PathLike) else item) for item in _sequence(value)]
 
 
 def _variables(value: Any) -> Any:
-    return value if isinstance(value, str) else _mapping(value)
+    return _text(value) if isinstance(value, str) else _mapping(value)
 
 
 def _registry_auth(value: Any) -> Any:

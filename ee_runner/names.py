@@ -24,7 +24,9 @@ def ident_problem(ident: str) -> str | None:
         return "it must name a directory"
     if "/" in ident or "\0" in ident:
         return "it must not contain '/' or NUL"
-    if len(ident.encode("utf-8", "surrogateescape")) > 200:
+    if any("\ud800" <= letter <= "\udfff" for letter in ident):
+        return "it must be text in UTF-8"
+    if len(ident.encode()) > 200:
         return "it must not be longer than 200 bytes"
     return None
 

@@ -66,8 +66,10 @@ class Pipeline:
             self._emit(event)
 
     def say(self, text: str) -> None:
-        """Add a line of the runner's own to the job's output, as a verbose event of its own."""
+        """Add a line of the runner's own to the artifacts, as a verbose event of its own."""
+        display, self._display = self._display, None
         self._take(Text(text.encode() + b"\r\n"))
+        self._display = display
 
     def _take(self, item: Any) -> None:
         if isinstance(item, Text):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -28,8 +29,7 @@ class ExecutionPlan:
 
     `argv`, `env` and `cwd` are as seen inside; `env` holds what is set on top of the engine's own environment.
     `mounts` are the host paths that the job needs, in no particular order; the engine adds its own (agent, ~/.ssh)
-    and the caller's volume mounts, checks and orders them. `writable` are the host directories in which the user
-    inside must be able to create files. `agent_socket` is the ssh-agent of this job, or None.
+    and the caller's volume mounts, checks and orders them. `agent_socket` is the ssh-agent of this job, or None.
     `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled.
     """
 
@@ -39,7 +39,6 @@ class ExecutionPlan:
     env: Mapping[str, str]
     cwd: PurePosixPath
     mounts: tuple[Mount, ...]
-    writable: tuple[Path, ...] = ()
     agent_socket: Path | None = None
     ssh_directory: Path | None = None
     container: ContainerSpec = field(default_factory=ContainerSpec)
@@ -83,7 +82,6 @@ def make(
         env={**(environment or {}), **inside.env},
         cwd=PurePosixPath(inside.cwd),
         mounts=mounts,
-        writable=tuple(mount.source for mount in mounts if not mount.read_only and mount.source.is_dir()),
         agent_socket=agent_socket,
         ssh_directory=ssh_directory,
         container=spec.container,
@@ -118,7 +116,20 @@ def _own_mounts(spec: JobSpec, workspace: Workspace, view: View, *, emulated: bo
         )
         if not (seen_in_whole and natural):
             mounts.append(_mount(part, view))
-    return mounts
+    return [*mounts, *_behind_links(spec, workspace, view)]
+
+
+def _behind_links(spec: JobSpec, workspace: Workspace, view: View) -> Iterator[Mount]:
+    """Mount what symbolic links of the private data directory lead to, where they lead to inside."""
+    project = workspace.project_dir
+    own = spec.private_data_dir
+    for directory in dict.fromkeys((own, own / "inventory", own / "roles", project, project / "roles")):
+        for entry in directory.iterdir() if directory.is_dir() else ():
+            if not entry.is_symlink() or not entry.exists():
+                continue
+            place = PurePosixPath(os.path.normpath(PurePosixPath(view.inside(directory)) / entry.readlink()))
+            if not place.is_relative_to(view.inside(own)):
+                yield Mount(entry.resolve(), place, read_only=entry != project)
 
 
 def _mount(path: Path, view: View, *, read_only: bool = False) -> Mount:

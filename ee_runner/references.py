@@ -51,9 +51,10 @@ _BESIDE_PLAYBOOK = (
     *("group_vars", "host_vars", "vars", "defaults", "files", "templates", "tasks", "handlers", "meta"),
 )
 _BESIDE_INVENTORY = ("group_vars", "host_vars")
-_LINKING = ("roles", "roles/*", "collections", *(f"collections/{level}" for level in ("*", "*/*", "*/*/*")))
+_LINKING = ("*", "roles/*", *(f"collections/{level}" for level in ("*", "*/*", "*/*/*")))
 _COLLECTION_PLAYBOOK = re.compile(r"[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}\Z", re.ASCII)
 _PROMPTS = ("prompt", "prompt_ask_vault_pass")
+_SCRIPTS = (Kind.FILE, Kind.VAULT_ID)
 _LITERAL = (Kind.PLAYBOOK, Kind.LIMIT, Kind.PROMPT)
 """Ansible replaces neither ``~`` nor variables in these."""
 
@@ -79,6 +80,7 @@ def find(
     command = parse(executable, arguments)
     finder = _Finder(cwd, environ, tuple(provided), certain=command.certain)
     finder.add(cwd, "the working directory", read_only=False)
+    finder.links(cwd, "the working directory")
     for argument in command.arguments:
         finder.argument(argument)
     if PurePath(executable).name.startswith("ansible"):
@@ -140,7 +142,9 @@ class _Finder:
             key = value.setting.keys[0]
             kind = {"inventory": Kind.INVENTORY, "private_key_file": Kind.PRIVATE_KEY}.get(key, Kind.FILE)
             for path in value.paths:
-                if _is_readable(path) and not self._is_provided(path) and not _within(path, _KERNEL_TREES):
+                if key == "log_path":
+                    self._log(path, value.origin)
+                elif _is_readable(path) and not self._is_provided(path) and not _within(path, _KERNEL_TREES):
                     self._input(path, value.origin, kind)
 
     def _input(self, path: Path, why: str, kind: Kind) -> None:
@@ -149,21 +153,38 @@ class _Finder:
         if path.is_dir():
             _refuse_hiding(path, why)
         self.add(path, why)
-        if kind is Kind.INVENTORY and not path.is_dir():
-            self._add_existing((path.parent / name for name in _BESIDE_INVENTORY), why)
+        if path.is_dir():
+            self.links(path, why)
+        elif kind is Kind.INVENTORY or (kind in _SCRIPTS and os.access(path, os.X_OK)):
+            self._beside(path, why, _BESIDE_INVENTORY)
         if kind is Kind.PRIVATE_KEY:
             self._add_existing((Path(f"{path}{suffix}") for suffix in (".pub", "-cert.pub")), why)
 
     def _playbook(self, path: Path) -> None:
-        directory = path.parent
         self.add(path, "playbook")
+        plugins = (entry.name for entry in _entries(path.parent, "*_plugins"))
+        self._beside(path, "playbook", (*_BESIDE_PLAYBOOK, *plugins))
+
+    def _beside(self, path: Path, why: str, names: Iterable[str]) -> None:
+        """Add a file's directory, for what the file reads from there; of one that holds all sorts, these names."""
+        directory = path.parent
         if any(place in self._shared for place in _places(directory)):
-            names = [*_BESIDE_PLAYBOOK, *(entry.name for entry in _entries(directory, "*_plugins"))]
-            self._add_existing((directory / name for name in names), "playbook")
+            self._add_existing((directory / name for name in names), why)
         else:
-            self.add(directory, "playbook")
-        links = [entry for pattern in _LINKING for entry in _entries(directory, pattern) if entry.is_symlink()]
-        self._add_existing(links, "playbook")
+            self.add(directory, why)
+        self.links(directory, why)
+
+    def links(self, directory: Path, why: str) -> None:
+        """Add what symbolic links in a directory lead to, where Ansible would follow them."""
+        entries = (entry for pattern in _LINKING for entry in _entries(directory, pattern))
+        self._add_existing((entry for entry in entries if entry.is_symlink()), why)
+
+    def _log(self, path: Path, why: str) -> None:
+        """Add a log that Ansible writes, or the directory in which it makes one."""
+        if path.exists():
+            self.add(path, why, read_only=False)
+        elif path.parent.is_dir() and path.parent not in self._shared:
+            self.add(path.parent, why, read_only=False)
 
     def _tree(self, text: str) -> None:
         path = absolute(text, base=self._cwd, environ=self._environ)

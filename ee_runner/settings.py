@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from ee_runner import names, targets
 from ee_runner.errors import ConfigurationError, MountRefused, nearest
 from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec
 from ee_runner.options import DEFAULT_IMAGE
-from ee_runner.sources import ARGUMENT, Rank, Resolved, resolve
-from ee_runner.workspace.inputs import check_pattern, json_text
+from ee_runner.sources import ARGUMENT, Rank, Resolved, resolve, working_directory
+from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
 
 __all__ = ["Resolved", "job_spec", "resolve"]
+
+_NOT_ISOLATING = "local"
 
 
 def job_spec(resolved: Resolved) -> JobSpec:
@@ -25,32 +28,31 @@ def job_spec(resolved: Resolved) -> JobSpec:
     is not there. Nothing is created.
     """
     values = resolved.values
-    cwd = Path.cwd()
+    cwd = working_directory()
     ident = _ident(resolved)
     private_data_dir = _private_data_dir(resolved, cwd, ident)
     project_dir = _project_dir(resolved, cwd, private_data_dir)
-    engine = _engine(resolved)
     return JobSpec(
         ident=ident,
         private_data_dir=private_data_dir,
         project_dir=project_dir,
         artifact_dir=_absolute(values["artifact_dir"] or private_data_dir / "artifacts", cwd) / ident,
         target=targets.target(resolved, cwd, private_data_dir, project_dir),
-        engine=engine,
+        engine=_engine(resolved, cwd),
         inventory=targets.inventory(resolved, cwd, (private_data_dir / "inventory", project_dir)),
-        roles_path=tuple(_role_directory(item, cwd) for item in values["roles_path"] or ()),
+        roles_path=tuple(_roles_path(resolved, cwd)),
         limit=values["limit"] or None,
         forks=values["forks"] or None,
         verbosity=values["verbosity"],
         tags=values["tags"] or None,
         skip_tags=values["skip_tags"] or None,
         cmdline=values["cmdline"] or (),
-        binary=_binary(values["binary"], cwd),
+        binary=_binary(resolved, cwd),
         envvars=values["envvars"] or {},
         extravars=_extravars(resolved),
         passwords=_passwords(resolved),
         ssh_key=values["ssh_key"],
-        container=_container(resolved, cwd, engine),
+        container=_container(resolved, cwd),
         sandbox=_sandbox(values, cwd),
         limits=_limits(values),
         directory_isolation_base_path=_optional(values["directory_isolation_base_path"], cwd),
@@ -87,9 +89,10 @@ def _private_data_dir(resolved: Resolved, cwd: Path, ident: str) -> Path:
     if given is None:
         raise ConfigurationError("private_data_dir is missing; name the directory that holds project and inventory")
     path = _absolute(given, cwd)
-    if path.exists() and not path.is_dir():
+    mode = mode_of(path)
+    if mode and not stat.S_ISDIR(mode):
         raise ConfigurationError(f"The private data directory {path} is not a directory")
-    if not path.exists() and resolved.origins["private_data_dir"] != ARGUMENT:
+    if not mode and resolved.origins["private_data_dir"] != ARGUMENT:
         raise ConfigurationError(f"There is no private data directory {path}{_neighbour(path)}")
     return path
 
@@ -99,7 +102,7 @@ def _project_dir(resolved: Resolved, cwd: Path, private_data_dir: Path) -> Path:
     if given is None:
         return private_data_dir / "project"
     path = _absolute(given, cwd)
-    if not path.is_dir():
+    if not stat.S_ISDIR(mode_of(path)):
         raise ConfigurationError(f"{resolved.describe('project_dir')}: there is no directory {path}{_neighbour(path)}")
     return path
 
@@ -111,17 +114,25 @@ def _neighbour(path: Path) -> str:
         return ""
 
 
-def _role_directory(directory: str, cwd: Path) -> str:
-    return str(_absolute(Path(directory).expanduser(), cwd))
+def _roles_path(resolved: Resolved, cwd: Path) -> Iterator[str]:
+    for directory in resolved.values["roles_path"] or ():
+        yield str(_absolute(resolved.path("roles_path", directory), cwd))
 
 
-def _binary(given: str | None, cwd: Path) -> str | None:
+def _binary(resolved: Resolved, cwd: Path) -> str | None:
     """Return the executable, or its directory with a slash at its end."""
+    given = resolved.values["binary"]
     if given is None:
         return None
-    text = str(_absolute(Path(given).expanduser(), cwd)) if "/" in given else given
-    is_directory = given.endswith("/") or Path(text).is_dir() or Path(text).name in ("bin", "sbin")
+    text = _program(resolved, "binary", cwd)
+    is_directory = given.endswith("/") or stat.S_ISDIR(mode_of(Path(text))) or Path(text).name in ("bin", "sbin")
     return text.rstrip("/") + "/" if is_directory and "/" in given else text
+
+
+def _program(resolved: Resolved, name: str, cwd: Path) -> str:
+    """Return a program as it is to be found: by its name on PATH, or by its absolute path."""
+    given = str(resolved.values[name])
+    return str(_absolute(resolved.path(name, given), cwd)) if "/" in given else given
 
 
 def _extravars(resolved: Resolved) -> Mapping[str, Any]:
@@ -138,15 +149,15 @@ def _passwords(resolved: Resolved) -> Mapping[str, Any]:
     return dict(given)
 
 
-def _engine(resolved: Resolved) -> str:
-    """Return the engine's name or path: ``local`` without isolation, ``auto`` for whichever can run images."""
-    values = resolved.values
-    named = values["process_isolation_executable"]
-    if named == "local" or not _isolated(resolved):
-        return "local"
-    if named is None:
-        return "auto"
-    return str(_absolute(Path(named).expanduser(), Path.cwd())) if "/" in named else str(named)
+def _engine(resolved: Resolved, cwd: Path) -> str:
+    """Return the engine's name or path; without a name, whichever answers, of those with images if one was given."""
+    if not _isolated(resolved):
+        return _NOT_ISOLATING
+    if resolved.values["process_isolation_executable"] is None:
+        from ee_runner.engines.registry import AUTO, AUTO_IMAGES
+
+        return AUTO_IMAGES if _has_image(resolved) else AUTO
+    return _program(resolved, "process_isolation_executable", cwd)
 
 
 def _isolated(resolved: Resolved) -> bool:
@@ -154,16 +165,21 @@ def _isolated(resolved: Resolved) -> bool:
     asked = resolved.rank("process_isolation")
     if resolved.values["process_isolation"]:
         return True
-    if resolved.values["container_image"] and resolved.rank("container_image") > asked:
+    if _has_image(resolved) and resolved.rank("container_image") > asked:
         return True
     engine = resolved.rank("process_isolation_executable")
     return engine > max(asked, Rank.FILE)
 
 
-def _container(resolved: Resolved, cwd: Path, engine: str) -> ContainerSpec:
+def _has_image(resolved: Resolved) -> bool:
+    """Say whether an image was given, from any source but the default."""
+    return bool(resolved.values["container_image"]) and resolved.rank("container_image") > Rank.DEFAULT
+
+
+def _container(resolved: Resolved, cwd: Path) -> ContainerSpec:
     values = resolved.values
     return ContainerSpec(
-        image=values["container_image"] or (None if engine == "local" else DEFAULT_IMAGE),
+        image=values["container_image"] or (DEFAULT_IMAGE if _isolated(resolved) else None),
         pull=values["container_pull"],
         volume_mounts=_volume_mounts(resolved, cwd),
         options=values["container_options"] or (),

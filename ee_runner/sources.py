@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ee_runner import kinds
 from ee_runner.errors import ConfigurationError, nearest
 from ee_runner.options import BY_NAME, OPEN_PREFIX, OPTIONS, SETTINGS_KEYS, Given, Option, default_of
-from ee_runner.secrets import MASK, mask_environment
+from ee_runner.secrets import MASK, mask_environment, redact_words
 
 if TYPE_CHECKING:
     from ee_runner.workspace.inputs import Loaded
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 ARGUMENT = "argument"
 DEFAULT = "default"
 _ENVIRONMENT = "environment variable "
-_CONFIDENTIAL = (kinds.SECRET, kinds.SECRETS, kinds.ENVIRONMENT, kinds.MAPPING, kinds.REGISTRY_AUTH)
+_CONFIDENTIAL = (
+    *(kinds.SECRET, kinds.SECRETS, kinds.ENVIRONMENT, kinds.MAPPING, kinds.REGISTRY_AUTH),
+    *(kinds.ARGUMENTS, kinds.VARIABLES, kinds.PLAYBOOK, kinds.INVENTORY),
+)
 
 
 class Rank(IntEnum):
@@ -61,6 +64,13 @@ class Resolved:
             return origin
         return name if origin in (ARGUMENT, DEFAULT) else f"{name} ({origin})"
 
+    def path(self, name: str, text: str) -> Path:
+        """Return a path that an option holds, ``~`` replaced; ConfigurationError names the option."""
+        try:
+            return kinds.expanded(text)
+        except kinds.Unfit as error:
+            raise ConfigurationError(f"{self.describe(name)}: {error}") from None
+
     def explain(self) -> list[str]:
         """Return a line for each value of this subcommand, ``name = value  (origin)``, by name; secrets are masked."""
         names = (name for name in sorted(self.values) if name not in BY_NAME or self._applies(BY_NAME[name]))
@@ -91,7 +101,7 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
 
     arguments = dict(_arguments(explicit))
     directory = arguments.get("private_data_dir")
-    file = read_mapping(Path(directory.value).absolute() / "env" / "settings") if directory else Loaded(Path())
+    file = read_mapping(working_directory() / directory.value / "env" / "settings") if directory else Loaded(Path())
     from_file = dict(_file_settings(file))
     passed = arguments["settings"].value if "settings" in arguments else {}
     from_argument = dict(_argument_settings(passed))
@@ -104,6 +114,15 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
         settings=MappingProxyType({**file.values, **passed}),
         command=command,
     )
+
+
+def working_directory() -> Path:
+    """Return the caller's working directory; ConfigurationError when it was deleted."""
+    try:
+        return Path.cwd()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ConfigurationError(f"The working directory can not be used: {reason}. Change to another (cd).") from error
 
 
 def _arguments(explicit: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:
@@ -122,10 +141,8 @@ def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
         if text:
             try:
                 value = option.kind.from_text(text)
-            except (ValueError, TypeError):
-                raise ConfigurationError(
-                    f"environment variable {option.env}: {option.kind.expected} is expected, found {text!r}"
-                ) from None
+            except (ValueError, TypeError) as error:
+                raise ConfigurationError(f"environment variable {option.env}: {unfit(option, text, error)}") from None
             yield option.name, Given(value, _ENVIRONMENT + option.env)
 
 
@@ -159,9 +176,16 @@ def _other_way(option: Option) -> str:
 def _converted(option: Option, value: Any, place: str) -> Any:
     try:
         return option.kind.convert(value)
-    except (ValueError, TypeError):
-        found = MASK if isinstance(value, Mapping) or option.kind in _CONFIDENTIAL else repr(value)
-        raise ConfigurationError(f"{place}{option.kind.expected} is expected, found {_type(value)} {found}") from None
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{place}{unfit(option, value, error)}") from None
+
+
+def unfit(option: Option, value: Any, error: Exception) -> str:
+    """Say why an option's kind refused a value with this error; a value that may hold secrets is not shown."""
+    if isinstance(error, kinds.Unfit):
+        return str(error)
+    found = MASK if isinstance(value, Mapping) or option.kind in _CONFIDENTIAL else repr(value)
+    return f"{option.kind.expected} is expected, found {_type(value)} {found}"
 
 
 def _type(value: Any) -> str:
@@ -184,4 +208,4 @@ def _text(value: Any) -> str:
         return "[" + ", ".join(map(_text, value)) + "]"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return "none" if value is None else str(value)
+    return "none" if value is None else redact_words((str(value),))[0]

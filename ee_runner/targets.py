@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 
 from ee_runner.errors import ConfigurationError, nearest
 from ee_runner.job import CommandTarget, ModuleTarget, PlaybookTarget, RoleTarget, Target
-from ee_runner.sources import ARGUMENT, Resolved
-from ee_runner.workspace.inputs import decode, json_text, parse_value, read_bytes
+from ee_runner.sources import ARGUMENT, Resolved, working_directory
+from ee_runner.workspace.inputs import decode, json_text, mode_of, parse_value, read_bytes
 
 NO_INVENTORY = ("",)
 """`JobSpec.inventory` of a caller who wants none, not even the private data directory's."""
@@ -59,7 +60,7 @@ def _chosen_target(resolved: Resolved) -> str:
 def _command_target(resolved: Resolved, cwd: Path) -> CommandTarget:
     values = resolved.values
     directory = Path(os.path.normpath(cwd / (values["host_cwd"] or cwd)))
-    if not directory.is_dir():
+    if not stat.S_ISDIR(mode_of(directory)):
         raise ConfigurationError(f"{resolved.describe('host_cwd')}: there is no directory {directory}")
     return CommandTarget(values["executable_cmd"], values["cmdline_args"] or (), directory)
 
@@ -80,12 +81,13 @@ def _is_collection_playbook(name: str) -> bool:
 
 def _check_playbook(playbook: str, described: str, private_data_dir: Path, project_dir: Path) -> None:
     path = project_dir / playbook
-    if path.is_file() or path.is_fifo():
+    mode = mode_of(path)
+    if stat.S_ISREG(mode) or stat.S_ISFIFO(mode):
         return
-    if path.is_dir():
+    if stat.S_ISDIR(mode):
         raise ConfigurationError(f"{described}: {path} is a directory; a playbook file is expected")
     for directory, what in ((private_data_dir, "private data directory"), (project_dir, "project directory")):
-        if not directory.is_dir():
+        if not stat.S_ISDIR(mode_of(directory)):
             raise ConfigurationError(f"{described}: there is no playbook {path}: the {what} {directory} does not exist")
     files = islice(project_dir.rglob("*"), _MOST_FILES)
     known = [str(found.relative_to(project_dir)) for found in files if found.suffix in _PLAYBOOK_SUFFIXES]
@@ -98,7 +100,7 @@ def _role_variables(resolved: Resolved) -> Mapping[str, Any]:
     if given is None or isinstance(given, Mapping):
         json_text(given, described)
         return given or {}
-    text = _file_text(given[1:], described) if given.startswith("@") else given
+    text = _file_text(resolved.path("role_vars", given[1:]), described) if given.startswith("@") else given
     if given.startswith("@") or text.lstrip().startswith("{") or re.match(r"[^\s=]+:\s", text):
         value = parse_value(text, described)
         if value is None:
@@ -109,8 +111,8 @@ def _role_variables(resolved: Resolved) -> Mapping[str, Any]:
     return _key_values(text, described)
 
 
-def _file_text(name: str, described: str) -> str:
-    path = Path(name).expanduser().absolute()
+def _file_text(name: Path, described: str) -> str:
+    path = working_directory() / name
     data = read_bytes(path)
     if data is None:
         raise ConfigurationError(f"{described}: there is no file {path}")
@@ -122,10 +124,9 @@ def _key_values(text: str, described: str) -> Mapping[str, Any]:
         pairs = [word.partition("=") for word in shlex.split(text)]
     except ValueError as error:
         raise ConfigurationError(f"{described}: a quote is not closed") from error
-    for key, equals, _ in pairs:
+    for number, (key, equals, _) in enumerate(pairs, start=1):
         if not key or not equals:
-            word = key + equals
-            raise ConfigurationError(f"{described}: key=value is expected, found {word!r}; quote values with spaces")
+            raise ConfigurationError(f"{described}: word {number} is not key=value; quote values with spaces")
     return {key: value for key, _, value in pairs}
 
 
@@ -140,8 +141,8 @@ def inventory(resolved: Resolved, cwd: Path, places: tuple[Path, ...]) -> tuple[
     library = resolved.origins["inventory"] == ARGUMENT
     bases = (*places, cwd) if library else (cwd, *reversed(places))
     if not isinstance(given, str):
-        return tuple(_found(item, bases) or item for item in given) or NO_INVENTORY
-    found = _found(given, bases)
+        return tuple(_found(item, bases, resolved) or item for item in given) or NO_INVENTORY
+    found = _found(given, bases, resolved)
     if found:
         return (found,)
     if "\n" in given or (library and "," not in given):
@@ -149,15 +150,13 @@ def inventory(resolved: Resolved, cwd: Path, places: tuple[Path, ...]) -> tuple[
     if "," not in given:
         missing = bases[0] / given
         raise ConfigurationError(f"{described}: there is no inventory {missing}; a list of hosts needs a comma")
-    several = [_found(item.strip(), bases) for item in given.split(",") if item.strip()]
+    several = [_found(item.strip(), bases, resolved) for item in given.split(",") if item.strip()]
     return tuple(filter(None, several)) if several and all(several) else (given,)
 
 
-def _found(source: str, bases: tuple[Path, ...]) -> str | None:
-    if not source.strip() or "\n" in source or len(source) > 4000:
+def _found(source: str, bases: tuple[Path, ...], resolved: Resolved) -> str | None:
+    if not source.strip() or "\n" in source:
         return None
-    for base in bases:
-        path = Path(os.path.normpath(base / Path(source).expanduser()))
-        if path.exists():
-            return str(path)
-    return None
+    named = resolved.path("inventory", source)
+    candidates = (Path(os.path.normpath(base / named)) for base in bases)
+    return next((str(path) for path in candidates if mode_of(path)), None)

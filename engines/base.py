@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import shutil
@@ -29,24 +30,22 @@ class Capabilities:
     """What an engine can do.
 
     `own_root`: it has a root filesystem of its own, so that the private data directory lands at /runner.
-    `images`: it runs images. `pty`: it carries a terminal. `remote`: host paths may mean another host's.
+    `images`: it runs images. `isolates`: the job does not see all of the host.
     """
 
     own_root: bool
     images: bool
-    pty: bool = True
-    remote: bool = False
+    isolates: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """An engine that answered; `cgroup` is its cgroup driver and version, where it says."""
+    """An engine that answered."""
 
     name: str
     executable: Path
     version: str
     rootless: bool
-    cgroup: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +104,7 @@ class Caller:
         try:
             entry = pwd.getpwuid(uid)
         except KeyError:
-            return cls(uid, gid, f"user{uid}", Path.home())
+            return cls(uid, gid, f"user{uid}", Path(os.environ.get("HOME") or "/"))
         return cls(uid, gid, entry.pw_name, Path(entry.pw_dir))
 
 
@@ -185,11 +184,9 @@ class ContainerEngine(ABC):
         self.ensure_image(plan.container, progress, cancel=cancel)
         if cancel.requested is not None:
             return Outcome("canceled" if cancel.requested == "canceled" else "error", 254, cancel.requested)
-        tail = TailSink(sink)
-        since, ended_by_itself = time.time(), False
-        try:
-            with self.invocation(plan) as invocation:
-                tail.on_first = self._release(invocation)
+        tail, since, mark = TailSink(sink), time.time(), self._mark(plan)
+        with self._marked_invocation(plan, mark) as invocation:
+            try:
                 outcome = Executor().run(
                     invocation,
                     tail,
@@ -197,45 +194,63 @@ class ContainerEngine(ABC):
                     limits=plan.limits,
                     passwords=plan.passwords,
                     stdin=stdin,
-                    stop=self._stopper(plan),
+                    stop=self._stopper(mark, plan.limits.grace),
                 )
-            ended_by_itself = outcome.reason == "exited" and not outcome.detail
-            return self._judge(plan, outcome, tail.text, since=since)
-        finally:
-            if not ended_by_itself:
-                self._clear(self.container_name(plan.ident))
+            except BaseException:
+                self._clear_on_the_way_out(mark)
+                raise
+            if outcome.reason != "exited" or outcome.detail:
+                self._clear(mark)
+        return self._judge(plan, outcome, tail.text, mark=mark, since=since)
 
-    def _stopper(self, plan: ExecutionPlan) -> Callable[[], None] | None:
+    def _mark(self, plan: ExecutionPlan) -> str:
+        """Return what this run is stopped by; of an engine that can not mark a run, the container's name.
+
+        A name is shared by all runs of the ident, in other private data directories too; a mark is not.
+        """
+        return self.container_name(plan.ident)
+
+    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> AbstractContextManager[Invocation]:
+        """Give the invocation of the run that bears this mark."""
+        del mark
+        return self.invocation(plan)
+
+    def _stop_marked(self, mark: str, grace: float) -> bool:
+        """Stop what bears the mark, as `stop` does what bears a name."""
+        return self.stop(mark, grace)
+
+    def _stopper(self, mark: str, grace: float) -> Callable[[], None] | None:
         """Return what stops the job when it is to stop; None leaves it to SIGTERM."""
-        name, grace = self.container_name(plan.ident), plan.limits.grace
 
         def stop() -> None:
             deadline = time.monotonic() + grace
-            while not self.stop(name, max(deadline - time.monotonic(), 0.0)):
-                if time.monotonic() >= deadline or not self._may_still_start(name):
+            while not self._stop_marked(mark, max(deadline - time.monotonic(), 0.0)):
+                if time.monotonic() >= deadline or not self._may_still_start(mark):
                     return
                 time.sleep(_RETRY)
 
         return stop
 
-    def _may_still_start(self, name: str) -> bool:
+    def _may_still_start(self, mark: str) -> bool:
         """Say whether the engine's client runs although there is no container (yet)."""
-        del name
+        del mark
         return False
 
-    def _release(self, invocation: Invocation) -> Callable[[], None] | None:
-        """Return what removes files that the started process has read already."""
-        del invocation
-        return None
-
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
         """Tell the engine's own failure from the job's; raises EngineError for the former."""
-        del plan, tail, since
+        del plan, tail, mark, since
         return outcome
 
-    def _clear(self, name: str) -> None:
-        """Remove what a job that did not end by itself may have left."""
-        self.stop(name, 0)
+    def _clear(self, mark: str) -> None:
+        """Remove what a run that did not end by itself may have left."""
+        self._stop_marked(mark, 0)
+
+    def _clear_on_the_way_out(self, mark: str) -> None:
+        """Clear while an exception is on its way: the caller is to get that one, not the clearing's own."""
+        try:
+            self._clear(mark)
+        except Exception as error:
+            logging.getLogger("ee_runner").warning("What a failed job left in %s was not removed: %s", self.name, error)
 
 
 class TailSink:
@@ -244,7 +259,6 @@ class TailSink:
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
         self._tail = b""
-        self.on_first: Callable[[], None] | None = None
 
     def stdout(self, data: bytes) -> None:
         self._keep(data)
@@ -260,10 +274,12 @@ class TailSink:
         return self._tail.decode("utf-8", "replace").replace("\r", "")
 
     def _keep(self, data: bytes) -> None:
-        if self.on_first is not None:
-            self.on_first()
-            self.on_first = None
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
+
+
+def new_mark() -> str:
+    """Return a mark that no other run bears."""
+    return os.urandom(16).hex()
 
 
 def engine_error(engine: ContainerEngine, doing: str, words: str) -> EngineError:

@@ -7,12 +7,12 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner.engines import handover, needs, processes
-from ee_runner.engines.base import Caller, Capabilities, ContainerEngine, EngineInfo
+from ee_runner.engines.base import Caller, Capabilities, ContainerEngine, EngineInfo, new_mark
 from ee_runner.errors import EngineError, EngineUnavailable, MountRefused
 from ee_runner.executor import capture, kill_tree
 from ee_runner.job import Invocation, Outcome, Terminal
@@ -22,6 +22,7 @@ _SYSTEM = ("/usr", "/etc", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", 
 _BEHIND_LINKS = ("/etc/resolv.conf", "/etc/hosts", "/etc/localtime")
 _PRIVATE = ("/tmp", "/var/tmp")  # noqa: S108 - shown as empty directories
 _MARK = "EE_RUNNER_SANDBOX"
+_RUN = "EE_RUNNER_RUN"
 _POLL = 0.05
 _KILL_TIME = 10.0
 
@@ -49,8 +50,15 @@ class BwrapEngine(ContainerEngine):
         words = version.stdout.split() or ["unknown"]
         return EngineInfo(self.name, self.executable, words[-1], rootless=os.geteuid() != 0)
 
+    def invocation(self, plan: ExecutionPlan) -> AbstractContextManager[Invocation]:
+        return self._marked_invocation(plan, new_mark())
+
+    def _mark(self, plan: ExecutionPlan) -> str:
+        del plan
+        return new_mark()
+
     @contextmanager
-    def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
+    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> Iterator[Invocation]:
         env = needs.environment(plan.argv[0], plan.env)
         binding = self.agent_binding(plan)
         if binding is not None:
@@ -68,7 +76,7 @@ class BwrapEngine(ContainerEngine):
                 *("--proc", "/proc", "--dev", "/dev"),
                 *_behind_links(),
                 *(word for view in self._views(plan, env, scratch) for word in view.option),
-                *("--setenv", _MARK, self.container_name(plan.ident)),
+                *("--setenv", _MARK, self.container_name(plan.ident), "--setenv", _RUN, mark),
                 *("--chdir", str(plan.cwd), "--", *hearing, *plan.argv),
             )
             yield Invocation(argv, env, Path("/"), plan.terminal)
@@ -97,7 +105,10 @@ class BwrapEngine(ContainerEngine):
             yield _View(Path(env["HOME"], ".ssh"), "--ro-bind", plan.ssh_directory)
 
     def stop(self, name: str, grace: float) -> bool:
-        """Ask the job itself to end: bwrap passes no signals on, and takes the job along when it dies."""
+        """Ask the job itself to end: bwrap passes no signals on, and takes the job along when it dies.
+
+        `name` is the container's name or one run's mark: both are among bwrap's arguments.
+        """
         sandbox = _sandbox(name)
         if not sandbox:
             return False
@@ -117,8 +128,8 @@ class BwrapEngine(ContainerEngine):
             sandbox = _sandbox(name)
         return True
 
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
-        del since
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
+        del mark, since
         lines = tail.splitlines()
         if outcome.reason != "exited" or outcome.rc != 1 or not lines:
             return outcome
@@ -201,9 +212,17 @@ def _is_within(path: Path, roots: Iterable[Path]) -> bool:
 
 
 def _sandbox(name: str) -> list[int]:
-    """Return bwrap's own processes of this sandbox: the one outside, and its first process inside."""
+    """Return bwrap's own processes of this sandbox, the one outside and its first inside; not another user's."""
     marked = set(processes.with_argument(_MARK))
-    return [pid for pid in processes.with_argument(name) if pid in marked]
+    return [pid for pid in processes.with_argument(name) if pid in marked and _may_signal(pid)]
+
+
+def _may_signal(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
 
 
 def _jobs(sandbox: Iterable[int]) -> list[int]:
@@ -214,6 +233,6 @@ def _jobs(sandbox: Iterable[int]) -> list[int]:
 def _terminate(pids: Iterable[int]) -> set[int]:
     asked = set(pids)
     for pid in asked:
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, signal.SIGTERM)
     return asked

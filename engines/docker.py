@@ -23,16 +23,15 @@ class DockerEngine(OciEngine):
     remedy = "Install docker, or choose another engine (--process-isolation-executable)."
 
     def check(self) -> EngineInfo:
-        wanted = "{{.ServerVersion}}|{{.CgroupDriver}} v{{.CgroupVersion}}|{{json .SecurityOptions}}"
+        wanted = "{{.ServerVersion}}|{{json .SecurityOptions}}"
         done = self._control("info", "--format", wanted)
         fault = faults.daemon_fault(self.name, done.stderr)
         if fault is not None:
             raise EngineUnavailable(fault)
-        version, _, rest = done.stdout.strip().partition("|")
+        version, _, security = done.stdout.strip().partition("|")
         if done.rc != 0 or not version:
             raise EngineUnavailable(f"docker does not work here: {faults.one_line(done.stderr)}")
-        cgroup, _, security = rest.partition("|")
-        return EngineInfo(self.name, self.executable, version, "name=rootless" in security, cgroup)
+        return EngineInfo(self.name, self.executable, version, "name=rootless" in security)
 
     def _mapping(self) -> users.Mapping:
         return users.Mapping.ROOT_ONLY if self._is_rootless else users.Mapping.ROOTFUL

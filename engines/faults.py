@@ -88,6 +88,13 @@ _REMEDY = {
 }
 
 
+_INSECURE = {
+    "docker": "Docker decides in its daemon's settings whether a registry without a valid certificate is used: add it "
+    "to insecure-registries in /etc/docker/daemon.json.",
+}
+"""The remedy of engines that do not decide it pull by pull."""
+
+
 def daemon_fault(engine: str, words: str) -> str | None:
     """Return what is wrong with the engine's daemon, or None when these words do not speak of that."""
     return next((text.format(engine=engine) for pattern, text in _DAEMON if _says(words, pattern)), None)
@@ -131,12 +138,9 @@ def one_line(words: str) -> str:
 def _insecure_hint(engine: str, words: str) -> str:
     if not _says(words, r"server gave HTTP response to HTTPS client|certificate"):
         return ""
-    if engine == "docker":
-        return (
-            "Docker decides in its daemon's settings whether a registry without a valid certificate is used: add it "
-            "to insecure-registries in /etc/docker/daemon.json."
-        )
-    return "For a registry without a valid certificate set verify_ssl to false in its credentials."
+    return _INSECURE.get(
+        engine, "For a registry without a valid certificate set verify_ssl to false in its credentials."
+    )
 
 
 def _says(words: str, pattern: str) -> bool:

@@ -24,14 +24,15 @@ _STEERING = re.compile(
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
     """Return the variables for the client's environment, and those for a file that it reads.
 
-    Raises ConfigurationError for a name that is none, and for a line break in a variable that needs the file.
+    podman's ``-e NAME*`` stands for all of the client's variables that begin so: a name with an asterisk needs the
+    file. Raises ConfigurationError for a name that is none, and for a line break in a variable that needs the file.
     """
     by_name: dict[str, str] = {}
     in_file: dict[str, str] = {}
     for name, value in env.items():
         if not name or "=" in name or "\0" in name + value or name[0] == "#" or name != name.strip():
             raise ConfigurationError(f"{name!r} can not be an environment variable of a container.")
-        if not _STEERING.fullmatch(name):
+        if not _STEERING.fullmatch(name) and "*" not in name:
             by_name[name] = value
         elif "\n" in value or "\r" in value:
             raise ConfigurationError(f"The environment variable {name} of a container can not hold a line break.")

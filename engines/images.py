@@ -77,13 +77,12 @@ class ImageStore:
 
     def passwd(self, image: ImageInfo) -> str:
         """Return the image's /etc/passwd, empty when it has none; as images don't change it is kept by their id."""
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ee-runner" / "passwd"
-        kept = cache / re.sub(r"\W", "_", image.id)
-        with suppress(OSError):
-            return kept.read_text()
+        with suppress(OSError, RuntimeError):
+            return _kept_passwd(image).read_text()
         text = self._read_passwd(image)
-        with suppress(OSError):  # without a cache it only takes longer
-            cache.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError, RuntimeError):  # without a cache it only takes longer
+            kept = _kept_passwd(image)
+            kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_name(f"{kept.name}.{os.getpid()}")
             partial.write_text(text)
             partial.replace(kept)
@@ -121,6 +120,12 @@ def image_name(container: ContainerSpec) -> str:
     if not container.image:
         raise ConfigurationError("A container engine needs an image: set container_image (--container-image).")
     return container.image
+
+
+def _kept_passwd(image: ImageInfo) -> Path:
+    """Return where the image's passwd is kept; RuntimeError when the caller has no home."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "ee-runner" / "passwd" / re.sub(r"\W", "_", image.id)
 
 
 def _read(text: str) -> ImageInfo:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 IDENT = "ee_runner.ident"
+RUN = "ee_runner.run"
 DIRECTORY = "ee_runner.private_data_dir"
 PID = "ee_runner.supervisor.pid"
 START = "ee_runner.supervisor.start"

@@ -18,7 +18,7 @@ class LocalEngine(ContainerEngine):
     """Runs the job as a child process; the parent's environment is inherited (seed, section 1.3)."""
 
     name = "local"
-    capabilities = Capabilities(own_root=False, images=False)
+    capabilities = Capabilities(own_root=False, images=False, isolates=False)
 
     @property
     def executable(self) -> Path:
@@ -45,6 +45,6 @@ class LocalEngine(ContainerEngine):
         del name, grace
         return False
 
-    def _stopper(self, plan: ExecutionPlan) -> Callable[[], None] | None:
-        del plan
+    def _stopper(self, mark: str, grace: float) -> Callable[[], None] | None:
+        del mark, grace
         return None

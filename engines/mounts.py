@@ -134,4 +134,11 @@ def _expand(text: str, environ: Mapping[str, str]) -> str:
     home = environ.get("HOME")
     if home and (text == "~" or text.startswith("~/")):
         text = home + text[1:]
-    return string.Template(str(Path(text).expanduser()) if text.startswith("~") else text).safe_substitute(environ)
+    if text.startswith("~"):
+        try:
+            text = str(Path(text).expanduser())
+        except RuntimeError as error:
+            raise MountRefused(
+                f"The volume mount of {text} has no known home directory; write the path out."
+            ) from error
+    return string.Template(text).safe_substitute(environ)

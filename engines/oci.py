@@ -7,8 +7,8 @@ import os
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
 
 from ee_runner.engines import faults, handover, labels, mounts, processes, users
@@ -20,6 +20,7 @@ from ee_runner.engines.base import (
     NoProgress,
     Progress,
     engine_error,
+    new_mark,
 )
 from ee_runner.engines.images import ImageInfo, ImageStore, image_name
 from ee_runner.errors import EngineError, EngineUnavailable
@@ -92,8 +93,11 @@ class OciEngine(ContainerEngine):
             return None
         return AgentBinding(Mount(plan.agent_socket, AGENT_SOCKET), str(AGENT_SOCKET))
 
+    def invocation(self, plan: ExecutionPlan) -> AbstractContextManager[Invocation]:
+        return self._marked_invocation(plan, new_mark())
+
     @contextmanager
-    def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
+    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> Iterator[Invocation]:
         container = plan.container
         image = self._store.get(container)
         identity = users.identify(
@@ -111,7 +115,7 @@ class OciEngine(ContainerEngine):
                 *("--rm", "--interactive", *(() if plan.terminal is Terminal.PIPES else ("--tty",))),
                 *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
                 *self._init_options(),
-                *labels.options(labels.of_job(plan.ident, plan.private_data_dir)),
+                *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: mark}),
                 *("--workdir", container.workdir or str(plan.cwd)),
                 *_user_options(identity, scratch),
                 *self._mount_options(plan, identity),
@@ -139,11 +143,6 @@ class OciEngine(ContainerEngine):
         binding = self.agent_binding(plan)
         return () if binding is None else ("--env", f"SSH_AUTH_SOCK={binding.socket}")
 
-    def _release(self, invocation: Invocation) -> Callable[[], None] | None:
-        """Return what removes the environment file; the caller's own ones come later on the command line."""
-        option, file = invocation.argv[invocation.argv.index("run") + 1 :][:2]
-        return (lambda: Path(file).unlink(missing_ok=True)) if option == "--env-file" else None
-
     # Stopping
 
     def stop(self, name: str, grace: float) -> bool:
@@ -164,10 +163,18 @@ class OciEngine(ContainerEngine):
                 raise engine_error(self, f"remove the container {name}", done.stderr)
             time.sleep(0.2)
 
-    def _clear(self, name: str) -> None:
-        if self._exists(name):
-            self._control("kill", name)  # else podman's rm would wait for a job that is deaf to SIGTERM
-            self._remove(name)
+    def _mark(self, plan: ExecutionPlan) -> str:
+        del plan
+        return new_mark()
+
+    def _stop_marked(self, mark: str, grace: float) -> bool:
+        stopped = [self.stop(container, grace) for container in self._with_label(f"{labels.RUN}={mark}")]
+        return any(stopped)
+
+    def _clear(self, mark: str) -> None:
+        for container in self._with_label(f"{labels.RUN}={mark}"):
+            self._control("kill", container)  # else podman's rm would wait for a job that is deaf to SIGTERM
+            self._remove(container)
 
     def _exists(self, name: str) -> bool:
         done = self._control("container", "inspect", "--format", "{{.Id}}", name)
@@ -176,25 +183,31 @@ class OciEngine(ContainerEngine):
             raise EngineUnavailable(fault)
         return done.rc == 0
 
-    def _may_still_start(self, name: str) -> bool:
-        return bool(processes.with_argument(name))
+    def _may_still_start(self, mark: str) -> bool:
+        return bool(processes.with_argument(f"{labels.RUN}={mark}"))
 
     def list_containers(self) -> tuple[labels.JobContainer, ...]:
         """Return the containers of jobs, whoever runs them, stopped ones too."""
-        listed = self._control("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={labels.IDENT}")
-        if listed.rc != 0:
-            raise engine_error(self, "list containers", listed.stderr)
-        if not listed.stdout.split():
+        listed = self._with_label(labels.IDENT)
+        if not listed:
             return ()
-        shown = self._control("container", "inspect", *listed.stdout.split())
+        shown = self._control("container", "inspect", *listed)
         return tuple(labels.read(entry) for entry in json.loads(shown.stdout or "[]"))
+
+    def _with_label(self, label: str) -> list[str]:
+        """Return the ids of the containers with this label, stopped ones too."""
+        listed = self._control("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={label}")
+        if listed.rc == 0:
+            return listed.stdout.split()
+        fault = faults.daemon_fault(self.name, listed.stderr)
+        raise EngineUnavailable(fault) if fault else engine_error(self, "list containers", listed.stderr)
 
     # How it ended
 
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
         if outcome.rc not in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND) or outcome.reason != "exited":
             return outcome
-        started = self._was_started(self.container_name(plan.ident), since)
+        started = self._was_started(mark, since)
         words = _last_words(tail)
         refused = outcome.rc != _ENGINE_FAILED and re.search(_NO_COMMAND, words, re.IGNORECASE)
         if refused and (not started or re.search(_INIT_FAILED, words)):
@@ -206,10 +219,10 @@ class OciEngine(ContainerEngine):
             raise EngineUnavailable(fault)
         raise EngineError(faults.diagnosis(self.name, words) or str(engine_error(self, "run the job", words)))
 
-    def _was_started(self, name: str, since: float) -> bool:
+    def _was_started(self, mark: str, since: float) -> bool:
         """Ask the engine's event log whether the container's process was started: exit codes of both mix."""
         window = ("--since", f"{since:.9f}", *self._events_end())
-        wanted = ("--filter", f"container={name}", "--filter", "event=start", "--format", "{{.Status}}")
+        wanted = ("--filter", f"label={labels.RUN}={mark}", "--filter", "event=start", "--format", "{{.Status}}")
         done = self._control("events", *window, *wanted)
         return done.rc == 0 and bool(done.stdout.strip())
 

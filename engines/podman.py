@@ -30,16 +30,15 @@ class PodmanEngine(OciEngine):
     remedy = "Install podman, or choose another engine (--process-isolation-executable)."
 
     def check(self) -> EngineInfo:
-        wanted = "{{.Version.Version}}|{{.Host.Security.Rootless}}|{{.Host.CgroupManager}}|{{.Host.CgroupsVersion}}"
-        done = self._control("info", "--format", wanted)
+        done = self._control("info", "--format", "{{.Version.Version}}|{{.Host.Security.Rootless}}")
         if done.rc != 0:
             raise EngineUnavailable(
                 faults.daemon_fault(self.name, done.stderr)
                 or faults.diagnosis(self.name, done.stderr)
                 or f"podman does not work here: {faults.one_line(done.stderr)}"
             )
-        version, rootless, manager, cgroups = done.stdout.strip().split("|")
-        return EngineInfo(self.name, self.executable, version, rootless == "true", f"{manager} {cgroups}")
+        version, _, rootless = done.stdout.strip().partition("|")
+        return EngineInfo(self.name, self.executable, version, rootless == "true")
 
     def _mapping(self) -> users.Mapping:
         if not self._is_rootless:

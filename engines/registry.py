@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ee_runner.engines.base import ContainerEngine
+from ee_runner.engines.base import ContainerEngine, EngineInfo
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable, nearest
 
 if TYPE_CHECKING:
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 GROUP = "ee_runner.engines"
 AUTO = "auto"
+"""The first of all engines that answers."""
+
+AUTO_IMAGES = "auto-images"
+"""The first that answers among those that run images."""
 
 _BUILT_IN = {
     "podman": "ee_runner.engines.podman:PodmanEngine",
@@ -56,7 +60,8 @@ def get(name: str) -> ContainerEngine:
 def detect(*, want_images: bool) -> tuple[ContainerEngine, list[str]]:
     """Return the first engine that answers, and a line for each that was passed over saying why.
 
-    Raises EngineUnavailable with all those reasons when none can run images and images are wanted.
+    The local engine always answers; its line says that nothing is isolated. Raises EngineUnavailable with all those
+    reasons when images are wanted and no engine that runs them answers.
     """
     passed_over: list[str] = []
     for name in _BUILT_IN:
@@ -69,15 +74,21 @@ def detect(*, want_images: bool) -> tuple[ContainerEngine, list[str]]:
         except EngineError as error:
             passed_over.append(f"{name}: {error}")
             continue
-        return engine, [*passed_over, f"{name}: chosen, version {info.version} at {info.executable}"]
-    raise EngineUnavailable("No container engine can be used here. " + " ".join(passed_over))
+        return engine, [*passed_over, _chosen(engine, info)]
+    raise EngineUnavailable("No engine that runs images can be used here. " + " ".join(passed_over))
 
 
-def choose(name: str, *, want_images: bool = True) -> tuple[ContainerEngine, list[str]]:
-    """Return the engine of that name with the reasons for it; ``auto`` is the first that answers."""
-    if name == AUTO:
-        return detect(want_images=want_images)
+def choose(name: str) -> tuple[ContainerEngine, list[str]]:
+    """Return the engine of that name with the reasons for it; ``auto`` and ``auto-images`` try what there is."""
+    if name in (AUTO, AUTO_IMAGES):
+        return detect(want_images=name == AUTO_IMAGES)
     return get(name), [f"{name}: asked for"]
+
+
+def _chosen(engine: ContainerEngine, info: EngineInfo) -> str:
+    if not engine.capabilities.isolates:
+        return f"{engine.name}: chosen, without isolation: the job runs on the host itself and sees all of it"
+    return f"{engine.name}: chosen, version {info.version} at {info.executable}"
 
 
 def _load(reference: str) -> type[ContainerEngine]:

@@ -775,9 +775,23 @@ def result_of(result: Any, keep: tuple[str, ...] = ()) -> dict[str, Any]:
     if task_of(result).no_log or res.get("_ansible_no_log"):
         return {**{key: res[key] for key in keep if key in res}, "censored": CENSORED}
     items = res.get("results")
-    if isinstance(items, list) and any(is_hidden(item) for item in items):
-        return {**res, "results": [{"censored": CENSORED} if is_hidden(item) else item for item in items]}
-    return res
+    if isinstance(items, list):
+        return {**res, "results": [shown_item(item) for item in items]}
+    return without_env(res)
+
+
+def shown_item(item: Any) -> Any:
+    if is_hidden(item):
+        return {"censored": CENSORED}
+    return without_env(item) if isinstance(item, dict) else item
+
+
+def without_env(res: dict[str, Any]) -> dict[str, Any]:
+    """Leave the environment out of gathered facts: it is where secrets are handed over."""
+    facts = res.get("ansible_facts")
+    if not isinstance(facts, dict) or "ansible_env" not in facts:
+        return res
+    return {**res, "ansible_facts": {name: value for name, value in facts.items() if name != "ansible_env"}}
 
 
 def is_hidden(item: Any) -> bool:

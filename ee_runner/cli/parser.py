@@ -11,6 +11,7 @@ from ee_runner.cli import scanner
 from ee_runner.cli.scanner import UsageError
 from ee_runner.errors import nearest
 from ee_runner.options import BY_NAME, OPTIONS, Given, Group, Option, Style
+from ee_runner.sources import unfit
 
 PROGRAM = "ansible-runner"
 COMMAND_LINE = "command line"
@@ -200,8 +201,8 @@ def _folded(given: Iterable[tuple[str, Any, str]]) -> dict[str, Given]:
 def _converted(option: Option, text: str, origin: str) -> Any:
     try:
         return option.kind.from_text(text)
-    except (ValueError, TypeError):
-        raise UsageError(f"{origin}: {option.kind.expected} is expected, found {text!r}") from None
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{origin}: {unfit(option, text, error)}") from None
 
 
 def _unrecognized(word: str, subcommand: Subcommand) -> str:

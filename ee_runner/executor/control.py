@@ -119,8 +119,8 @@ def kill_survivors(members: Mapping[int, str]) -> None:
 
 def _descendants(pid: int) -> list[int]:
     found: list[int] = []
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # it has ended meanwhile
+        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
             for child in map(int, listing.read_text().split()):
                 found += [*_descendants(child), child]
     return found

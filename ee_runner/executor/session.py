@@ -333,6 +333,11 @@ class _Session:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: it will wake up anyway
             os.write(self._wake_write, b"w")
 
+    def _limit_reached(self) -> str:
+        if self._ended_by == "idle_timeout":
+            return f"stopped after {self._limits.idle_timeout:g} seconds without output (idle_timeout)"
+        return f"stopped after {self._limits.job_timeout:g} seconds (job_timeout)"
+
     def _outcome(self) -> Outcome:
         code = self._child.wait()
         if self._stopper is not None:
@@ -342,7 +347,7 @@ class _Session:
         if self._ended_by == "canceled":
             return Outcome("canceled", 254, "canceled")
         if self._ended_by in ("job_timeout", "idle_timeout"):
-            return Outcome("timeout", 254, self._ended_by)
+            return Outcome("timeout", 254, self._ended_by, self._limit_reached())
         if self._ended_by is not None:
             return Outcome("error", 254, self._ended_by)
         detail = _KEPT_OPEN if self._output_open else ""

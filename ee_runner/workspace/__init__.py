@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from pathlib import Path
 from ee_runner import ansible_config
 from ee_runner.errors import ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
+from ee_runner.kinds import is_transferable
 from ee_runner.secrets import Secret
 from ee_runner.workspace import inputs, places
 
@@ -114,18 +116,27 @@ class Workspace:
 def _envvars(path: Path, spec: JobSpec) -> Mapping[str, str]:
     loaded = inputs.read_scalars(path, of="a single value")
     for name, value in loaded.values.items():
-        if not name or "=" in name or "\0" in name + value:
-            raise ConfigurationError(f"{loaded.place(name)}: the name of a variable is expected, found {name!r}")
+        if not name or "=" in name or not is_transferable(name):
+            shown = "".join(name.partition("=")[:2])
+            raise ConfigurationError(f"{loaded.place(name)}: the name of a variable is expected, found {shown!r}")
+        _check_transferable(name, value, loaded)
     return {**loaded.values, **spec.envvars}
 
 
 def _passwords(path: Path, spec: JobSpec) -> Mapping[str, Secret]:
     """Return prompts and answers in the order in which they are tried: the caller's, then the file's."""
     loaded = inputs.read_scalars(path, of="a single value")
-    for pattern in loaded.values:
+    for pattern, answer in loaded.values.items():
         inputs.check_pattern(pattern, loaded.place(pattern))
+        _check_transferable(pattern, answer, loaded)
     rest = {pattern: Secret(loaded.values[pattern]) for pattern in loaded.values if pattern not in spec.passwords}
     return {**spec.passwords, **rest}
+
+
+def _check_transferable(key: str, value: str, loaded: inputs.Loaded) -> None:
+    if not is_transferable(value):
+        what = "text without NUL bytes and without halves of surrogate pairs is expected"
+        raise ConfigurationError(f"{loaded.place(key)}: {key!r}: {what}")
 
 
 def _cmdline(path: Path) -> tuple[str, ...]:
@@ -199,7 +210,7 @@ def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str]) -
         return ()
     if not spec.inventory:
         own = spec.private_data_dir / "inventory"
-        return (str(own),) if own.exists() and "ANSIBLE_INVENTORY" not in envvars else ()
+        return (str(own),) if inputs.mode_of(own) and "ANSIBLE_INVENTORY" not in envvars else ()
     return tuple(
         _inventory_text(run_dir, source, index) if source.endswith("\n") else source
         for index, source in enumerate(spec.inventory)
@@ -210,20 +221,20 @@ def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str]) -
 def _inventory_text(run_dir: Path, text: str, index: int) -> str:
     directory = run_dir / f"inventory{index or ''}"
     places.private_directory(directory)
-    return str(places.private_file(directory / _INVENTORY_TEXT[text.startswith("{")], text.encode()))
+    return str(places.private_file(directory / _INVENTORY_TEXT[text.startswith("{")], os.fsencode(text)))
 
 
 def _working_directory(spec: JobSpec, project_dir: Path) -> Path:
     if isinstance(spec.target, CommandTarget):
         return spec.target.cwd
-    return project_dir if project_dir.is_dir() else spec.private_data_dir
+    return project_dir if stat.S_ISDIR(inputs.mode_of(project_dir)) else spec.private_data_dir
 
 
 def _own_roles(spec: JobSpec, project_dir: Path, playbook: Path | None) -> tuple[Path, ...]:
     """Return the role directories that Ansible does not find by itself; the project's, when no playbook is in it."""
     stands_elsewhere = playbook is not None and playbook.parent != project_dir
     candidates = (*((project_dir / "roles",) if stands_elsewhere else ()), spec.private_data_dir / "roles")
-    return tuple(path for path in candidates if path.is_dir())
+    return tuple(path for path in candidates if stat.S_ISDIR(inputs.mode_of(path)))
 
 
 def _searched(cwd: Path, environ: Mapping[str, str], *, sees_host: bool) -> dict[str, tuple[str, ...]]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ee_runner.errors import ConfigurationError
+from ee_runner.secrets import MASK
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -24,6 +25,9 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp", "null", "value", "merge")
 )
+
+_KNOWN_TAGS = ("!vault", "!vault-encrypted", "!unsafe")
+_QUOTATION = re.compile(r"""(['"])(?!<)(?:\\.|(?!\1)[^\\]){2,}\1""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,14 @@ def read_bytes(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"{path}: can not be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def mode_of(path: Path) -> int:
+    """Return the type and mode bits of what stands at a path; 0 when that can not be told, or no path is named so."""
+    try:
+        return path.stat().st_mode
+    except (OSError, ValueError):
+        return 0
 
 
 def decode(data: bytes, path: Path) -> str:
@@ -147,9 +159,14 @@ def _scalar(key: str, node: Node, place: str, of: str) -> str:
     from yaml.nodes import ScalarNode
 
     if not isinstance(node, ScalarNode) or node.tag not in _PLAIN_TAGS:
-        found = _describe(node) if not isinstance(node, ScalarNode) else f"the tag {node.tag}"
+        found = _describe(node) if not isinstance(node, ScalarNode) else _described_tag(node.tag)
         raise ConfigurationError(f"{place}: {key!r}: {of} is expected, found {found}")
     return "" if node.tag == _NULL else str(node.value)
+
+
+def _described_tag(tag: str) -> str:
+    """Name a tag that is known; another may be a secret that lacks its quotes."""
+    return f"the tag {tag}" if tag in _KNOWN_TAGS else "a tag; put quotes around a value that begins with '!'"
 
 
 def _json_scalar(key: str, value: Any, place: str, of: str) -> str:
@@ -245,10 +262,10 @@ class _yaml_errors:  # noqa: N801 - reads as a phrase in a with statement
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             where = f"{self._path}:{mark.line + 1}" if mark else str(self._path)
-            what = ", ".join(part for part in (error.problem, error.context) if part)
+            what = _QUOTATION.sub(MASK, ", ".join(part for part in (error.problem, error.context) if part))
             if error.context and error.context_mark:
                 what += f" in line {error.context_mark.line + 1}"
             raise ConfigurationError(f"{where}: valid YAML or JSON is expected: {what}") from error
         if isinstance(error, yaml.YAMLError):
-            what = " ".join(str(error).split())
+            what = _QUOTATION.sub(MASK, " ".join(str(error).split()))
             raise ConfigurationError(f"{self._path}: valid YAML or JSON is expected: {what}") from error

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec
+from ee_runner.workspace.inputs import mode_of
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
 _OF_ONE_JOB = ("job_events", "command", "rc", "status", "stdout", "stderr")
@@ -33,23 +34,47 @@ class Artifacts:
 def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
     """Make the job's artifact directory and what belongs in it; the observer's part goes when `stack` closes.
 
-    What an earlier job of the same ident left makes room, its fact cache apart. Raises ConfigurationError while a
-    job of that ident runs.
+    What an earlier job of the same ident left makes room, its fact cache apart. All of it is 0700, even what was there
+    with another mode. Raises ConfigurationError while a job of that ident runs, ArtifactError for a symbolic link
+    in the directory where one of its own is to be.
     """
     _check_owner(spec.private_data_dir.parent)
     directory = spec.artifact_dir
     private_directory(directory)
+    _close_to_others(directory)
     _lock(directory, stack)
     for name in _OF_ONE_JOB:
         remove(directory / name)
-    private_directory(directory / "job_events")
-    fact_cache = directory / spec.fact_cache
-    private_directory(fact_cache)
+    _directory_within(directory, "job_events")
+    fact_cache = _directory_within(directory, spec.fact_cache)
     events = directory / ".events"
     remove(events)
     stack.callback(remove, events)
-    private_directory(events)
+    _directory_within(directory, events.name)
     return Artifacts(events, private_file(events / "spool", b""), fact_cache)
+
+
+def _directory_within(directory: Path, name: str) -> Path:
+    """Make a directory below one of the runner's own, level by level, and never through a symbolic link."""
+    for part in Path(name).parts:
+        directory /= part
+        if directory.is_symlink():
+            raise ArtifactError(
+                f"{directory} is a symbolic link; a directory of the runner's own belongs there. Remove it."
+            )
+        private_directory(directory)
+        _close_to_others(directory)
+    return directory
+
+
+def _close_to_others(directory: Path) -> None:
+    """Take the access of group and others from a directory that is ours and was there before."""
+    try:
+        found = directory.stat()
+        if found.st_uid == os.getuid() and stat.S_IMODE(found.st_mode) & 0o077:
+            directory.chmod(0o700)
+    except OSError as error:
+        raise _refused(directory, error) from error
 
 
 def _lock(directory: Path, stack: ExitStack) -> None:
@@ -81,7 +106,7 @@ def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
 def project(spec: JobSpec) -> Iterator[Path]:
     """Give the project directory, or with directory isolation a copy of it that is removed at the end."""
     base = spec.directory_isolation_base_path
-    if base is None or isinstance(spec.target, CommandTarget) or not spec.project_dir.is_dir():
+    if base is None or isinstance(spec.target, CommandTarget) or not stat.S_ISDIR(mode_of(spec.project_dir)):
         yield spec.project_dir
         return
     copy = _project_copy(spec.project_dir, base)
@@ -106,11 +131,12 @@ def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack)
     the per-run directory when the project is absent or read-only.
     """
     path = project_dir / f".ee_runner_{os.urandom(8).hex()}.yml"
+    stack.callback(remove, path)
     try:
         _write_private(path, data)
     except OSError:
+        remove(path)
         return private_file(run_dir / "playbook.yml", data)
-    stack.callback(remove, path)
     return path
 
 
@@ -118,10 +144,10 @@ def private_directory(path: Path) -> None:
     """Make a directory and those above it that are missing, each 0700; ArtifactError says what stands in the way."""
     missing = []
     level = path
-    while not level.exists() and not level.is_symlink():
+    while not os.path.lexists(level):
         missing.append(level)
         level = level.parent
-    if not level.is_dir():
+    if not stat.S_ISDIR(mode_of(level)):
         raise ArtifactError(f"The directory {path} can not be made: {level} is not a directory. Move it away.")
     for each in reversed(missing):
         try:

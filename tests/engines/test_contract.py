@@ -286,6 +286,27 @@ class TestRun:
         assert result.rc == 0, result
         assert_whole(result)
 
+    @pytest.mark.parametrize("kind", ["relative", "absolute"])
+    def test_links_that_lead_out_of_the_private_data_directory(self, place: Place, kind: str) -> None:
+        place.write(PROJECT, under="elsewhere/project")
+        place.write({"hosts": INVENTORY}, under="elsewhere")
+        directory = place.write({"inventory/keep.yml": "all: {}\n"}, under="pdd")
+        base = Path("../elsewhere") if kind == "relative" else place.root / "elsewhere"
+        (directory / "project").symlink_to(base / "project")
+        (directory / "inventory/hosts").symlink_to((Path("..") / base if kind == "relative" else base) / "hosts")
+        place.own(directory)
+        result = place.run(directory, "-p", "site.yml")
+        assert result.rc == 0, result
+        assert recap(result.stdout) == RECAP
+
+    def test_the_callers_environment_does_not_show_in_events(self, place: Place) -> None:
+        gathers = "- hosts: one\n  tasks: [{setup: {gather_subset: env}}]\n"
+        files = {"project/site.yml": gathers, "inventory/hosts": INVENTORY, "env/envvars": "A_TOKEN: s3cr3t-env\n"}
+        directory = place.write(files, under="pdd")
+        result = place.run(directory, "-p", "site.yml")
+        assert result.rc == 0, result
+        assert all("s3cr3t-env" not in json.dumps(event) for event in result.events)
+
     def test_artifacts_and_project_elsewhere(self, place: Place) -> None:
         directory = place.write({"inventory/hosts": INVENTORY}, under="pdd")
         project = place.write(PROJECT, under="away/project")

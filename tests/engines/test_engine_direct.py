@@ -168,8 +168,23 @@ def test_values_are_not_on_the_command_line(oci: Bench) -> None:
     assert not file.exists()
 
 
-def test_the_environment_file_goes_as_soon_as_the_job_speaks(oci: Bench) -> None:
-    assert oci.sh("echo first; sleep 1; ls -A run/*", env={"HTTPS_PROXY": "http://user:secret@h"}) == ["first"]
+def test_a_client_that_speaks_before_it_reads_gets_the_environment_file(oci: Bench) -> None:
+    wrapper = oci.directory / f"{oci.engine.name}-wrapper"
+    real = oci.engine.executable
+    wrapper.write_text(
+        f'#!/bin/sh\nif [ "$1" = run ] || [ "$2" = run ]; then echo speaks; sleep 1; fi\nexec {real} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+    wrapped = replace(oci, engine=registry.get(str(wrapper)))
+    assert wrapped.sh("echo $HTTPS_PROXY", env={"HTTPS_PROXY": "http://h"}) == ["speaks", "http://h"]
+    assert list((oci.directory / "run").iterdir()) == []
+
+
+def test_a_name_with_an_asterisk_copies_nothing_of_the_hosts(oci: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EE_TESTS_OF_THE_HOST", "secret")
+    outcome, output = oci.run("env", env={"EE_TESTS_OF*": "own"})
+    assert outcome.rc == 0
+    assert [line for line in output.lines if line.startswith("EE_TESTS_OF")] == ["EE_TESTS_OF*=own"]
 
 
 def test_the_callers_own_environment_file_stays(oci: Bench) -> None:
@@ -375,6 +390,66 @@ def test_a_raising_sink_leaves_nothing(bench: Bench) -> None:
         bench.engine.run(bench.plan("sh", "-c", "echo x; sleep 60"), Full(), Cancellation())
 
 
+@contextlib.contextmanager
+def running(bench: Bench) -> Iterator[Output]:
+    """A job of the bench for the length of the block; it must run until its end, and hear the cancel."""
+    output, cancel = Output(), Cancellation()
+    outcomes: list[Outcome] = []
+    plan = bench.plan("python3", "-c", TERM_TELLER)
+    job = threading.Thread(target=lambda: outcomes.append(bench.engine.run(plan, output, cancel)))
+    job.start()
+    assert output.up.wait(60)
+    try:
+        yield output
+        time.sleep(0.5)  # a job that was killed would be seen to end
+        assert job.is_alive(), outcomes
+    finally:
+        cancel.request()
+        job.join()
+    assert (outcomes[0].status, output.lines) == ("canceled", ["up", "ended by TERM"])
+
+
+def test_a_job_that_can_not_start_leaves_the_idents_other_job_alone(bench: Bench) -> None:
+    if bench.engine.name == "local":
+        pytest.skip("the local engine mounts nothing")
+    with running(bench), pytest.raises(MountRefused):
+        bench.run("true", mounts=(Mount(Path("/no/such/path"), PurePosixPath("/x")),))
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.5])
+def test_a_canceled_job_leaves_the_idents_other_job_alone(bench: Bench, delay: float) -> None:
+    cancel = Cancellation()
+    with running(bench):
+        threading.Timer(delay, cancel.request).start()
+        with contextlib.suppress(EngineError):  # podman and docker refuse a second container of the name
+            assert bench.engine.run(bench.plan("sleep", "60"), Output(), cancel).status == "canceled"
+
+
+def test_a_failing_sink_leaves_the_idents_other_job_alone(bench: Bench) -> None:
+    class Full(Output):
+        def stdout(self, data: bytes) -> None:
+            raise OSError(f"no space for {data!r}")
+
+    with running(bench), pytest.raises(OSError, match="no space"):
+        bench.engine.run(bench.plan("sh", "-c", "echo x; sleep 60"), Full(), Cancellation())
+
+
+def test_an_error_of_the_clearing_does_not_replace_the_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Output):
+        def stdout(self, data: bytes) -> None:
+            monkeypatch.setattr(type(bench.engine), "_clear", gone)
+            raise ValueError(data)
+
+    def gone(_: ContainerEngine, mark: str) -> None:
+        raise EngineUnavailable(f"the program is gone: {mark}")
+
+    with pytest.raises(ValueError, match="x"):
+        bench.engine.run(bench.plan("sh", "-c", "echo x; sleep 60"), Full(), Cancellation())
+    assert "the program is gone" in caplog.text
+
+
 def test_a_killed_client_leaves_no_container(oci: Bench) -> None:
     output = Output()
 
@@ -450,6 +525,26 @@ def test_a_second_job_of_the_ident_fails_and_leaves_the_first_alone(oci: Bench) 
     cancel.request()
     first.join()
     assert output.lines == ["up", "ended by TERM"]
+
+
+def test_of_two_jobs_of_the_ident_at_once_one_runs(oci: Bench) -> None:
+    ended: list[Outcome | EngineError] = []
+
+    def job() -> None:
+        try:
+            ended.append(oci.run("sleep", "2")[0])
+        except EngineError as error:
+            ended.append(error)
+
+    jobs = [threading.Thread(target=job) for _ in range(2)]
+    for thread in jobs:
+        thread.start()
+    for thread in jobs:
+        thread.join()
+    refused, ran = ended
+    assert "another ident" in str(refused)
+    assert isinstance(ran, Outcome)
+    assert ran.rc == 0
 
 
 def test_a_missing_image_is_named(oci: Bench) -> None:
@@ -782,6 +877,12 @@ def test_bwrap_shows_nothing_else(bwrap: Bench) -> None:
             "hidden",
             "sealed",
         ]
+
+
+def test_bwrap_does_not_stumble_over_another_users_sandbox(bwrap: Bench, rootless: RootlessUser) -> None:
+    with running(replace(bwrap, ident="direct-user")), rootless.scratch() as directory:
+        answer = run_as(rootless, "bwrap", None, directory, program=TERM_TELLER, cancel=True)
+    assert (answer["reason"], answer["out"], answer["left"]) == ("canceled", ["up", "ended by TERM"], False)
 
 
 def test_bwrap_removes_what_it_staged(bwrap: Bench) -> None:

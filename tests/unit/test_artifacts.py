@@ -132,6 +132,12 @@ def test_the_command_is_readable_json(directory: Path) -> None:
     }
 
 
+def test_bytes_that_are_no_text_do_not_stop_a_command_from_being_kept(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        store.write_command(command=("n\udce9.yml",), cwd="/\udce9", env={"A\udce9": "\udce9"})
+    assert json.loads((directory / "command").read_text())["command"] == ["n\ufffd.yml"]
+
+
 def make_job(root: Path, name: str, *, status: str | None, age: float) -> Path:
     job = root / name
     job.mkdir()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +23,7 @@ CONTAINER = View(
     ((RUN, PurePosixPath("/run/ee")), (DEMO / "project", PurePosixPath("/runner/project")),
      (DEMO, PurePosixPath("/runner")))
 )  # fmt: skip
+SCRIPTS = Path(sys.executable).parent
 PLAYBOOK = PlaybookTarget(("test.yml",))
 
 
@@ -169,3 +173,28 @@ def test_building_changes_nothing_it_is_given() -> None:
     built(spec, envvars=envvars)
     assert envvars == {"A": "b"}
     assert spec == before
+
+
+def test_values_that_begin_with_a_hyphen_stay_values() -> None:
+    spec = job(PlaybookTarget(("test.yml", "-x.yml")), limit="-web", tags="-a", skip_tags="-b")
+    found = built(spec, inventory=("-web,", "b,"))
+
+    assert found.argv == (
+        "ansible-playbook", "--inventory=-web,", "-i", "b,", "--limit=-web", "--tags=-a", "--skip-tags=-b",
+        "--", "test.yml", "-x.yml",
+    )  # fmt: skip
+
+
+def test_hosts_and_module_arguments_that_begin_with_a_hyphen_stay_what_they_are() -> None:
+    found = built(job(ModuleTarget("-shell", "--version", "-c x")))
+
+    assert found.argv == ("ansible", "--module-name=-shell", "--args=-c x", "--", "--version")
+
+
+def test_ansible_takes_hosts_that_look_like_an_option_for_hosts() -> None:
+    argv = built(job(ModuleTarget("ping", "--version", "-c x"), limit="-web"), inventory=("localhost,",)).argv
+    found = subprocess.run([shutil.which(argv[0]) or SCRIPTS / argv[0], *argv[1:]], capture_output=True, text=True)
+
+    assert "core" not in found.stdout
+    assert "usage:" not in found.stderr
+    assert found.returncode != 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 import time
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from ee_runner.engines import handover, labels, needs, processes
-from ee_runner.engines.base import TailSink
-from ee_runner.errors import ConfigurationError
+from ee_runner.engines import handover, labels, mounts, needs, processes
+from ee_runner.engines.base import Caller, ImageInfo, TailSink
+from ee_runner.engines.images import ImageStore
+from ee_runner.errors import ConfigurationError, MountRefused
+from ee_runner.executor import Completed
 
 
 def script(path: Path, text: str) -> Path:
@@ -33,8 +36,18 @@ def test_what_would_steer_the_client_goes_into_a_file(name: str) -> None:
     assert handover.split_environment({name: "x", "OTHER": "a\nb"}) == ({"OTHER": "a\nb"}, {name: "x"})
 
 
+@pytest.mark.parametrize("name", ["*", "SECRET_*", "A*B"])
+def test_what_podman_would_take_for_a_wildcard_goes_into_a_file(name: str) -> None:
+    assert handover.split_environment({name: "x"}) == ({}, {name: "x"})
+
+
+def test_a_shells_exported_function_keeps_its_lines() -> None:
+    exported = {"BASH_FUNC_which%%": "() {\n true\n}"}
+    assert handover.split_environment(exported) == (exported, {})
+
+
 @pytest.mark.parametrize(
-    "env", [{"": "x"}, {"A=B": "x"}, {"A": "x\0"}, {"HTTP_PROXY": "a\nb"}, {"#A": "x"}, {" A": "x"}]
+    "env", [{"": "x"}, {"A=B": "x"}, {"A": "x\0"}, {"HTTP_PROXY": "a\nb"}, {"#A": "x"}, {" A": "x"}, {"A*": "a\nb"}]
 )
 def test_impossible_variables_are_refused(env: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="environment variable"):
@@ -53,6 +66,41 @@ def test_scratch_is_private_and_goes(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         failing()
     assert list(tmp_path.iterdir()) == []
+
+
+# A caller without a home
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_a_caller_without_a_home_is_known_by_the_uid() -> None:
+    assert Caller.current() == Caller(os.getuid(), os.getgid(), f"user{os.getuid()}", Path("/"))
+
+
+@pytest.mark.usefixtures("homeless")
+def test_an_images_passwd_is_read_without_a_home_to_keep_it_in() -> None:
+    def control(*words: str, **_: object) -> Completed:
+        if words[0] == "cp":
+            Path(words[2]).write_text("root:x:0:0::/root:/bin/sh\n")
+        return Completed(0, "container\n", "")
+
+    assert ImageStore("podman", control).passwd(ImageInfo("image")) == "root:x:0:0::/root:/bin/sh\n"
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("host", ["~/data", "~no-such-user/data"])
+def test_a_mount_from_an_unknown_home_is_refused_in_words(host: str, tmp_path: Path) -> None:
+    with pytest.raises(MountRefused, match=f"{host} has no known home"):
+        mounts.parse(f"{host}:/data", cwd=tmp_path, environ={})
 
 
 # Labels
@@ -149,12 +197,9 @@ class Everything:
 def test_the_tail_is_bounded_and_all_is_handed_on() -> None:
     everything = Everything()
     tail = TailSink(everything)
-    calls: list[int] = []
-    tail.on_first = lambda: calls.append(1)
     for _ in range(100):
         tail.stdout(b"x" * 100)
     tail.stderr(b"last\r\n")
     assert len(everything.data) == 10006
     assert len(tail.text) <= 4096
     assert tail.text.endswith("xlast\n")
-    assert calls == [1]

@@ -75,6 +75,29 @@ def test_detection_tells_why_it_passed_engines_over(monkeypatch: pytest.MonkeyPa
         registry.detect(want_images=True)
 
 
+def test_auto_ends_at_the_host_and_says_that_nothing_is_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    engine, lines = registry.choose("auto")
+    assert engine.name == "local"
+    assert [line.partition(":")[0] for line in lines] == ["podman", "docker", "bwrap", "local"]
+    assert "without isolation" in lines[-1]
+
+
+def test_auto_takes_a_sandbox_where_no_container_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    info = EngineInfo("bwrap", Path("/usr/bin/bwrap"), "1", rootless=True)
+    monkeypatch.setattr(BwrapEngine, "check", lambda _: info)
+    engine, lines = registry.choose("auto")
+    assert engine.name == "bwrap"
+    assert "without isolation" not in lines[-1]
+
+
+def test_auto_for_an_image_never_runs_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(EngineUnavailable, match=r"podman is not installed.*docker is not installed.*bwrap: it runs no"):
+        registry.choose("auto-images")
+
+
 def test_detection_takes_the_first_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     def down(_: PodmanEngine) -> EngineInfo:
         raise EngineUnavailable("out of order")

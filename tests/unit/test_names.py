@@ -33,7 +33,7 @@ def test_every_name_is_one_that_engines_take() -> None:
         assert re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,150}", container_name(ident))
 
 
-@pytest.mark.parametrize("ident", ["", ".", "..", "a/b", "../up", "nul\0", "x" * 201])
+@pytest.mark.parametrize("ident", ["", ".", "..", "a/b", "../up", "nul\0", "x" * 201, "\udce9"])
 def test_an_ident_that_names_no_directory_is_refused(ident: str) -> None:
     assert ident_problem(ident)
 

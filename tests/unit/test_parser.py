@@ -113,7 +113,7 @@ def test_version_is_asked_for(line: str) -> None:
         ("run demo -p a -m b", "-p and -m exclude each other"),
         ("-p a run demo --role b", "-p and --role exclude each other"),
         ("run demo --forks many", "--forks: a whole number"),
-        ("run demo --pull often", "--pull: one of always, missing, never, newer is expected, found 'often'"),
+        ("run demo --pull often", "--pull: one of always, missing, never, newer is expected, found the text 'often'"),
         ("run demo --ident", "--ident: expected one argument"),
         ("run demo -x", "run has no option -x"),
         ("-x run demo", "there is no option -x"),

@@ -314,7 +314,7 @@ def test_role_variables_have_many_forms(demo: Path, given: Any, variables: dict[
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("a", "key=value is expected, found 'a'"),
+        ("a=1 hunter2", "word 2 is not key=value"),
         ("a='b", "a quote is not closed"),
         ("@missing.yml", "there is no file"),
         ("{a", "valid YAML or JSON is expected"),
@@ -324,6 +324,7 @@ def test_role_variables_have_many_forms(demo: Path, given: Any, variables: dict[
 def test_role_variables_that_make_no_sense_are_refused(demo: Path, given: Any, said: str) -> None:
     message = refusal(lambda: spec(demo, role="testrole", role_vars=given))
     assert message.startswith("role_vars")
+    assert "hunter2" not in message
     assert said in message
 
 
@@ -386,11 +387,11 @@ def test_the_inventory_variable_overrides_the_directorys(demo: Path) -> None:
         ({"process_isolation": True, "process_isolation_executable": "docker"}, {}, "", "docker"),
         ({"process_isolation_executable": "bwrap"}, {}, "", "bwrap"),
         ({"process_isolation_executable": "bin/bwrap"}, {}, "", "{cwd}/bin/bwrap"),
-        ({"container_image": "x"}, {}, "", "auto"),
+        ({"container_image": "x"}, {}, "", "auto-images"),
         ({"container_image": "x", "process_isolation": False}, {}, "", "local"),
-        ({"container_image": "x"}, {}, "process_isolation: false", "auto"),
+        ({"container_image": "x"}, {}, "process_isolation: false", "auto-images"),
         ({"process_isolation": True, "process_isolation_executable": "local"}, {}, "", "local"),
-        ({}, {}, "container_image: x", "auto"),
+        ({}, {}, "container_image: x", "auto-images"),
         ({}, {}, "container_image: x\nprocess_isolation: false", "local"),
         ({}, {}, "process_isolation_executable: docker", "local"),
         ({}, {}, "process_isolation_executable: docker\nprocess_isolation: true", "docker"),
@@ -470,3 +471,76 @@ def test_the_fact_cache_stays_in_the_artifacts(demo: Path) -> None:
 )  # fmt: skip
 def test_the_binary_is_a_program_or_its_directory(demo: Path, given: str, binary: str) -> None:
     assert spec(demo, environ={"RUNNER_BINARY": given}).binary == binary.format(cwd=demo.parent)
+
+
+# mistakes in words
+
+
+def test_explanations_mask_what_revealing_names_are_set_to_in_any_words(demo: Path) -> None:
+    found = merged(
+        demo,
+        cmdline='-u me -e ansible_password=hunter2 -e \'{"db_pass": "hunter2"}\'',
+        module="uri",
+        module_args="url=https://me:hunter2@host/ password='hunter2'",
+        role_vars="name=x secret=hunter2",
+        inventory="web ansible_ssh_pass=hunter2\n",
+    )
+    lines = "\n".join(found.explain())
+    assert "hunter2" not in lines
+    assert "-u, me, -e, ansible_password=********" in lines
+
+
+@pytest.mark.parametrize("text", ["-e 'ansible_password=hunter2", Given("-e 'ansible_password=hunter2", "--cmdline")])
+def test_a_command_line_with_an_open_quote_is_not_shown(demo: Path, text: Any) -> None:
+    message = refusal(lambda: merged(demo, cmdline=text))
+    assert "balanced quotes" in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"private_data_dir": "~nosuch/x"}, "private_data_dir: ~nosuch/x: the home directory of ~nosuch is not known"),
+        ({"project_dir": "~nosuch/x"}, "project_dir: ~nosuch/x: the home directory of ~nosuch is not known"),
+        ({"roles_path": "~nosuch/x"}, "roles_path: ~nosuch/x: the home"),
+        ({"binary": "~nosuch/x"}, "binary: ~nosuch/x: the home"),
+        (
+            {"process_isolation": True, "process_isolation_executable": "~nosuch/x"},
+            "process_isolation_executable: ~nosuch/x: the home",
+        ),
+        ({"private_data_dir": "a\0b"}, "private_data_dir: a path is expected"),
+        ({"limit": "web\ud800"}, "limit: text is expected, found the text 'web\\ud800'"),
+        ({"envvars": {"A\ud800": "x"}}, "envvars: a mapping of variable names"),
+        ({"envvars": {"A": "\ud800"}}, "envvars: a mapping of variable names"),
+        ({"passwords": {"A": "\ud800"}}, "passwords: a mapping of regular expressions"),
+        ({"private_data_dir": "x" * 300}, "can not be read: file name too long"),
+        ({"project_dir": "x" * 300}, "project_dir: there is no directory"),
+    ],
+)
+def test_what_can_be_no_path_or_word_names_its_option(demo: Path, options: dict[str, Any], said: str) -> None:
+    message = refusal(
+        lambda: job_spec(resolve({"private_data_dir": demo, "playbook": "test.yml", **options}, environ={}))
+    )
+    assert said in message
+
+
+def test_bytes_that_are_no_utf8_pass_as_the_system_gives_them(demo: Path) -> None:
+    assert spec(demo, limit="web\udcff").limit == "web\udcff"
+
+
+@pytest.mark.parametrize("directory", ["demo", None])
+def test_a_deleted_working_directory_is_said_in_words(demo: Path, directory: str | None) -> None:
+    (demo.parent / "gone").mkdir()
+    os.chdir(demo.parent / "gone")
+    (demo.parent / "gone").rmdir()
+    given = {"private_data_dir": directory or str(demo), "playbook": "test.yml"}
+    assert refusal(lambda: job_spec(resolve(given, environ={}))).startswith("The working directory can not be used")
+
+
+@pytest.mark.parametrize(("environ", "file"), [({"EE_RUNNER_IMAGE": "x"}, ""), ({}, "container_image: x"), ({}, "")])
+def test_only_a_given_image_asks_for_an_engine_with_images(demo: Path, environ: dict[str, str], file: str) -> None:
+    settings(demo, file)
+    options: dict[str, Any] = {"executable_cmd": "ansible-playbook", "cmdline_args": ["x.yml"]}
+    expected = "auto-images" if environ or file else "auto"
+    assert spec(demo, environ=environ, command="playbook", **options).engine == expected
+    assert spec(demo, environ=environ, process_isolation=True).engine == expected

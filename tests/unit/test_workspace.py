@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import stat
 import tempfile
 import threading
@@ -95,7 +96,8 @@ def test_variables_are_texts_as_they_were_written(demo: Path, text: str, envvars
         ('{\n\t"A": 1,\n\t"B": [1]\n}', ":3: 'B': a single value is expected, found a list"),
         ("A: {b: 1}", ":1: 'A': a single value is expected, found a mapping"),
         ("A: !vault x", ":1: 'A': a single value is expected, found the tag !vault"),
-        ('A: 1\n"B=C": 1', ":2: the name of a variable is expected, found 'B=C'"),
+        ('A: 1\n"B=C": 1', ":2: the name of a variable is expected, found 'B='"),
+        ('{"A": "\\ud800"}', ":1: 'A': text without NUL bytes and without halves of surrogate pairs is expected"),
         ("- A", ":1: a mapping (KEY: VALUE) is expected, found a list"),
         ("hunter2", ":1: a mapping (KEY: VALUE) is expected, found text"),
         ("A: 1\n\tB: 2", ":2: valid YAML or JSON is expected"),
@@ -514,3 +516,116 @@ def test_the_users_own_configuration_counts_where_it_is_in_force(demo: Path) -> 
         assert workspace.callback_plugins == (str(home / "plugins"),)
     with opened(demo, own_root=True) as workspace:
         assert workspace.callback_plugins[0] == "~/.ansible/plugins/callback"
+
+
+# values that are secret
+
+
+@pytest.mark.parametrize("name", ["passwords", "envvars"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: !Hunter2x",
+        "a: *Hunter2x",
+        "a: !Hun!Hunter2x y",
+        "a: &Hunter2x b\nc: &Hunter2x d",
+        "a: {b: Hunter2x}",
+        "a: @Hunter2x",
+        "a: `Hunter2x",
+        "a: %Hunter2x",
+        "a: |Hunter2x",
+        "a: 'Hunter2x",
+        "a: Hunter2x: b",
+        "a=Hunter2x",
+        "Hunter2x",
+        "- Hunter2x",
+        '{"a": ["Hunter2x"]}',
+        '{"a": "Hunter2x\\ud800"}',
+    ],
+)
+def test_no_message_shows_a_value(demo: Path, name: str, text: str) -> None:
+    path = write(demo, name, text)
+    message = refusal(demo)
+    assert str(path) in message
+    assert "Hunter2x" not in message
+
+
+def test_a_variable_that_was_written_for_a_shell_is_refused_without_its_value(demo: Path) -> None:
+    write(demo, "envvars", "TOKEN=Hunter2x: b")
+    assert refusal(demo).endswith("the name of a variable is expected, found 'TOKEN='")
+
+
+def test_a_password_that_reads_as_a_tag_is_refused_with_what_to_do(demo: Path) -> None:
+    write(demo, "passwords", "---\nSSH: !Hunter2x\n")
+
+    assert refusal(demo) == (
+        f"{demo}/env/passwords:2: 'SSH': a single value is expected, found a tag; "
+        "put quotes around a value that begins with '!'"
+    )
+
+
+# places that were there before
+
+
+def test_the_directories_of_a_job_that_were_open_to_others_are_closed(demo: Path) -> None:
+    directories = [demo / "artifacts" / "1", demo / "artifacts" / "1" / "a", demo / "artifacts" / "1" / "a" / "facts"]
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o755)
+
+    with opened(demo, fact_cache="a/facts") as workspace:
+        assert [mode(directory) for directory in (*directories, workspace.events_dir)] == [0o700] * 4
+    assert mode(demo) != 0o700
+
+
+@pytest.mark.parametrize("link", ["fact_cache", "a"])
+def test_a_symbolic_link_in_place_of_a_directory_of_the_job_is_refused(demo: Path, link: str) -> None:
+    (demo / "artifacts" / "1").mkdir(parents=True)
+    (demo.parent / "elsewhere").mkdir()
+    path = demo / "artifacts" / "1" / link
+    path.symlink_to(demo.parent / "elsewhere")
+
+    assert refusal(demo, fact_cache="fact_cache" if link == "fact_cache" else "a/b").startswith(
+        f"{path} is a symbolic link"
+    )
+    assert not list((demo.parent / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("name", ["job_events", ".events"])
+def test_a_symbolic_link_left_in_place_of_the_events_is_not_followed(demo: Path, name: str) -> None:
+    (demo / "artifacts" / "1").mkdir(parents=True)
+    (demo.parent / "elsewhere").mkdir()
+    path = demo / "artifacts" / "1" / name
+    path.symlink_to(demo.parent / "elsewhere")
+
+    with opened(demo):
+        assert not path.is_symlink()
+    assert not list((demo.parent / "elsewhere").iterdir())
+
+
+def test_a_generated_playbook_that_does_not_fit_leaves_nothing_in_the_project(demo: Path) -> None:
+    plays = PlaybookTarget(("[" + " " * 500_000 + "]\n",))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
+    try:
+        said = refusal(demo, target=plays)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    assert "playbook.yml can not be made" in said
+    assert not list((demo / "project").iterdir())
+
+
+def test_an_artifact_directory_of_a_name_too_long_is_refused_in_words(demo: Path) -> None:
+    with (
+        pytest.raises(ArtifactError, match="can not be made"),
+        Workspace.open(
+            replace(job(demo), artifact_dir=demo / ("a" * 300) / "1"), {"XDG_RUNTIME_DIR": str(demo.parent / "runtime")}
+        ),
+    ):
+        pass
+
+
+def test_an_inventory_text_of_bytes_that_are_no_utf8_reaches_ansible_as_it_is(demo: Path) -> None:
+    with opened(demo, inventory=("host note=\udcff\n",)) as workspace:
+        assert Path(workspace.inventory[0]).read_bytes() == b"host note=\xff\n"

@@ -23,7 +23,7 @@ class Brought:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool) -> tuple[JobSpec, Brought]:
+def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool, isolated: bool) -> tuple[JobSpec, Brought]:
     """Read the caller's own command line (``playbook``, ``adhoc``) before anything is written.
 
     Where the root filesystem inside is another, home is too: the job that is returned has ``~`` and variables in
@@ -34,7 +34,14 @@ def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool) -> 
     if not isinstance(target, CommandTarget):
         return spec, Brought()
     provided = [mount.target for mount in spec.container.volume_mounts]
-    found = references.find(target.executable, target.arguments, cwd=target.cwd, environ=environ, provided=provided)
+    found = references.find(
+        target.executable,
+        target.arguments,
+        cwd=target.cwd,
+        environ=environ,
+        provided=provided,
+        isolated=isolated,
+    )
     if not own_root:
         return spec, Brought(found)
     arguments = references.expand_arguments(target.executable, target.arguments, environ=environ)
@@ -63,7 +70,9 @@ def refuse_prompts(spec: JobSpec) -> None:
         )
 
 
-def of_workspace(workspace: Workspace, environ: Mapping[str, str], *, own_root: bool) -> tuple[Reference, ...]:
+def of_workspace(
+    workspace: Workspace, environ: Mapping[str, str], *, own_root: bool, isolated: bool
+) -> tuple[Reference, ...]:
     """Find what lies outside the private data directory: inventories, playbooks, and paths of ``env/cmdline``.
 
     `environ` is the caller's, which is in force where the root filesystem is the host's.
@@ -85,6 +94,7 @@ def of_workspace(workspace: Workspace, environ: Mapping[str, str], *, own_root: 
         cwd=workspace.project_dir,
         environ={**seen, **workspace.envvars},
         provided=[mount.target for mount in spec.container.volume_mounts],
+        isolated=isolated,
     )
     sources, named = find([*inventory, "--", *positional]), find(workspace.cmdline)
     kept = [found for found in sources if not _within(found.path, translated)]

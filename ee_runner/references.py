@@ -66,19 +66,22 @@ def find(
     cwd: Path,
     environ: Mapping[str, str],
     provided: Iterable[PurePath] = (),
+    isolated: bool = True,
 ) -> tuple[Reference, ...]:
     """Return what the command references, sorted by path; none lies within another of at least its access.
 
     `cwd` comes read-write, as does the directory of ``--tree``; all else read-only. `provided` are the places inside
-    that the caller's own volume mounts fill: what lies there is not looked for on the host.
+    that the caller's own volume mounts fill: what lies there is not looked for on the host. Without isolation nothing
+    has to be made visible, and only what does not exist is refused.
 
     Raises MountRefused for a `cwd` or a directory that would hide the image's own files, ConfigurationError for a path
     that does not exist or can not be read. An absolute path whose directory does not exist on the host may be the
     image's own: it is left to Ansible, as is all that looks like a path when Ansible will not read it (``--help``).
     """
-    _check_working_directory(cwd)
+    if isolated:
+        _check_working_directory(cwd)
     command = parse(executable, arguments)
-    finder = _Finder(cwd, environ, tuple(provided), certain=command.certain)
+    finder = _Finder(cwd, environ, tuple(provided), certain=command.certain, isolated=isolated)
     finder.add(cwd, "the working directory", read_only=False)
     finder.links(cwd, "the working directory")
     for argument in command.arguments:
@@ -104,12 +107,21 @@ def expand_arguments(executable: str, arguments: Sequence[str], *, environ: Mapp
 
 
 class _Finder:
-    def __init__(self, cwd: Path, environ: Mapping[str, str], provided: tuple[PurePath, ...], *, certain: bool) -> None:
+    def __init__(
+        self,
+        cwd: Path,
+        environ: Mapping[str, str],
+        provided: tuple[PurePath, ...],
+        *,
+        certain: bool,
+        isolated: bool,
+    ) -> None:
         self.found: list[Reference] = []
         self._cwd = cwd
         self._environ = environ
         self._provided = provided
         self._certain = certain
+        self._isolated = isolated
         own_home = ansible_config.home(environ)
         self._shared = _SHARED | ({own_home} if own_home else set())
 
@@ -150,7 +162,7 @@ class _Finder:
     def _input(self, path: Path, why: str, kind: Kind) -> None:
         if path == _IMAGE_OWN or _IMAGE_OWN in path.parents:
             return
-        if path.is_dir():
+        if path.is_dir() and self._isolated:
             _refuse_hiding(path, why)
         self.add(path, why)
         if path.is_dir():
@@ -188,7 +200,7 @@ class _Finder:
 
     def _tree(self, text: str) -> None:
         path = absolute(text, base=self._cwd, environ=self._environ)
-        if self._is_provided(path) or not self._certain:
+        if self._is_provided(path) or not self._certain or not self._isolated:
             return
         place = next(place for place in (path, *path.parents) if _problem(place) != errno.ENOENT)
         if place == path:
@@ -207,7 +219,7 @@ class _Finder:
             path = absolute(text, base=self._cwd, environ=self._environ)
         if self._is_provided(path):
             return None
-        if _within(path, _KERNEL_TREES):
+        if self._isolated and _within(path, _KERNEL_TREES):
             _refuse_descriptor(path, argument.option)
             return None
         problem = _problem(path)

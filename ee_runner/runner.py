@@ -88,7 +88,9 @@ class Runner:
         own_root = engine.capabilities.own_root
         if own_root and self._attachment.shows_typing:
             arguments.refuse_prompts(self.spec)
-        self.spec, brought = arguments.of_command(self.spec, os.environ, own_root=own_root)
+        self.spec, brought = arguments.of_command(
+            self.spec, os.environ, own_root=own_root, isolated=engine.capabilities.isolates
+        )
         with (
             Workspace.open(self.spec, own_root=own_root) as workspace,
             ArtifactStore(self.spec.artifact_dir) as store,
@@ -163,7 +165,7 @@ class Runner:
         self._become("starting", store)
         nonce = os.urandom(16).hex()
         own_root = engine.capabilities.own_root
-        named = arguments.of_workspace(workspace, os.environ, own_root=own_root)
+        named = arguments.of_workspace(workspace, os.environ, own_root=own_root, isolated=engine.capabilities.isolates)
         with self._agent(workspace) as agent_socket:
             job = plan.make(
                 self.spec,

@@ -10,7 +10,7 @@ from pathlib import Path
 from ee_runner import ansible_options, references
 from ee_runner.ansible_options import Kind
 from ee_runner.errors import ConfigurationError
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget
+from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget
 from ee_runner.references import Reference
 from ee_runner.workspace import Workspace
 
@@ -99,7 +99,12 @@ def of_workspace(
     sources, named = find([*inventory, "--", *positional]), find(workspace.cmdline)
     kept = [found for found in sources if not _within(found.path, translated)]
     kept += [found for found in named if own_root or not _within(found.path, translated)]
-    roles = [Reference(Path(path), True, "roles_path") for path in spec.roles_path if Path(path).is_dir()]
+    directories = [*spec.roles_path, *((spec.target.role,) if isinstance(spec.target, RoleTarget) else ())]
+    roles = [
+        Reference(Path(path), read_only=True, why="roles_path")
+        for path in directories
+        if path.startswith("/") and Path(path).is_dir()
+    ]
     kept += [role for role in roles if not _within(role.path, translated)]
     return tuple(dict.fromkeys(found for found in kept if found.path != workspace.project_dir))
 

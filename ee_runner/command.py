@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -83,7 +84,15 @@ def _playbooks(spec: JobSpec, workspace: Workspace, view: View) -> tuple[str, ..
     if workspace.playbook is not None:
         return (view.inside(workspace.playbook),)
     playbooks = spec.target.playbooks if isinstance(spec.target, PlaybookTarget) else ()
-    return tuple(_inside(playbook, view) for playbook in playbooks)
+    return tuple(_playbook(playbook, workspace.project_dir, view) for playbook in playbooks)
+
+
+def _playbook(playbook: str, project_dir: Path, view: View) -> str:
+    """Return a playbook as it is, unless a way out of the project leads to it: that leads elsewhere inside."""
+    path = PurePosixPath(posixpath.normpath(playbook))
+    if path.parts[:1] != ("..",):
+        return _inside(playbook, view)
+    return view.inside(Path(posixpath.normpath(project_dir / playbook)))
 
 
 def _executable(name: str, spec: JobSpec, view: View) -> str:

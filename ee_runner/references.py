@@ -219,7 +219,7 @@ class _Finder:
             path = absolute(text, base=self._cwd, environ=self._environ)
         if self._is_provided(path):
             return None
-        if self._isolated and _within(path, _KERNEL_TREES):
+        if _within(path, _KERNEL_TREES):
             _refuse_descriptor(path, argument.option)
             return None
         problem = _problem(path)

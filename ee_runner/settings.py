@@ -94,7 +94,20 @@ def _private_data_dir(resolved: Resolved, cwd: Path, ident: str) -> Path:
         raise ConfigurationError(f"The private data directory {path} is not a directory")
     if not mode and resolved.origins["private_data_dir"] != ARGUMENT:
         raise ConfigurationError(f"There is no private data directory {path}{_neighbour(path)}")
+    _check_parts(path)
     return path
+
+
+def _check_parts(private_data_dir: Path) -> None:
+    """Refuse inputs that would be passed over in silence: an env that is no directory, a link that leads nowhere."""
+    for name in ("env", "project", "roles"):
+        path = private_data_dir / name
+        if mode_of(path) and not path.is_dir():
+            raise ConfigurationError(f"{path} is not a directory, and so no input of a job")
+    for name in ("env", "project", "roles", "inventory"):
+        path = private_data_dir / name
+        if path.is_symlink() and not mode_of(path):
+            raise ConfigurationError(f"{path} is a link to {path.readlink()}, which is not there")
 
 
 def _project_dir(resolved: Resolved, cwd: Path, private_data_dir: Path) -> Path:

@@ -286,6 +286,18 @@ class TestRun:
         assert result.rc == 0, result
         assert_whole(result)
 
+    @pytest.mark.parametrize("how", ["relative", "absolute"])
+    def test_a_playbook_and_a_role_outside_the_private_data_directory(self, place: Place, how: str) -> None:
+        place.write({**PROJECT, "roles/told/tasks/main.yml": "- debug: msg=told\n"}, under="away")
+        directory = place.write({"project/keep": "", "inventory/hosts": INVENTORY}, under="pdd")
+        playbook = "../../away/site.yml" if how == "relative" else place.root / "away/site.yml"
+        result = place.run(directory, "-p", playbook)
+        assert result.rc == 0, result
+        assert recap(result.stdout) == RECAP
+        if how == "absolute":
+            result = place.run(directory, "-r", place.root / "away/roles/told", "--hosts", "one", "--role-skip-facts")
+            assert result.rc == 0, result
+
     @pytest.mark.parametrize("kind", ["relative", "absolute"])
     def test_links_that_lead_out_of_the_private_data_directory(self, place: Place, kind: str) -> None:
         place.write(PROJECT, under="elsewhere/project")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ee_runner.command import Command, build
+from ee_runner.command import Command, _playbook, build
 from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget, Target, View
 from ee_runner.workspace import Workspace
 
@@ -198,3 +198,8 @@ def test_ansible_takes_hosts_that_look_like_an_option_for_hosts() -> None:
     assert "core" not in found.stdout
     assert "usage:" not in found.stderr
     assert found.returncode != 0
+
+
+def test_a_playbook_outside_the_project_is_named_in_full() -> None:
+    assert _playbook("../../cw/chat.yml", Path("/work/pdd/project"), HOST) == "/work/cw/chat.yml"
+    assert _playbook("sub/../test.yml", Path("/work/pdd/project"), HOST) == "sub/../test.yml"

@@ -544,3 +544,17 @@ def test_only_a_given_image_asks_for_an_engine_with_images(demo: Path, environ: 
     expected = "auto-images" if environ or file else "auto"
     assert spec(demo, environ=environ, command="playbook", **options).engine == expected
     assert spec(demo, environ=environ, process_isolation=True).engine == expected
+
+
+@pytest.mark.parametrize("name", ["env", "roles"])
+def test_a_file_where_a_directory_of_inputs_belongs_is_refused(demo: Path, name: str) -> None:
+    if name == "env":
+        (demo / name).rmdir()
+    (demo / name).write_text("")
+    assert f"{demo / name} is not a directory" in refusal(lambda: spec(demo))
+
+
+@pytest.mark.parametrize("name", ["inventory", "roles"])
+def test_a_link_that_leads_nowhere_is_refused(demo: Path, name: str) -> None:
+    (demo / name).symlink_to("/no/such/place")
+    assert f"{demo / name} is a link to /no/such/place" in refusal(lambda: spec(demo))

@@ -15,6 +15,7 @@ from ee_runner.artifacts import ArtifactStore
 from ee_runner.engines import registry
 from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
+from ee_runner.events.model import Stats
 from ee_runner.executor import Cancellation
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
 from ee_runner.pipeline import Display, EventHandler, Pipeline
@@ -31,7 +32,7 @@ class Attachment:
     """How the caller is connected to the job.
 
     `display` shows it, `progress` shows a pull; `stdin` is a descriptor handed to the job (see Executor.run);
-    `explain` takes a line for each decision worth telling (``--debug``).
+    `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
     """
 
     display: Display | None = None
@@ -40,6 +41,7 @@ class Attachment:
     stdin: int | None = None
     json_mode: bool = False
     explain: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None
 
     @property
     def shows_typing(self) -> bool:
@@ -138,10 +140,7 @@ class Runner:
         for event in self.events:
             if event["event"] == "playbook_on_stats":
                 last = event["event_data"]
-        if last is None:
-            return None
-        kinds = ("skipped", "ok", "dark", "failures", "ignored", "rescued", "processed", "changed")
-        return {kind: last.get(kind, {}) for kind in kinds}
+        return None if last is None else Stats.from_event_data(last).to_dict()
 
     def host_events(self, host: str) -> Iterator[dict[str, Any]]:
         """The events of one host, in order."""
@@ -158,6 +157,8 @@ class Runner:
         engine, reasons = registry.choose(self.spec.engine)
         for line in reasons:
             self._attachment.explain(line)
+        if self.spec.engine == registry.AUTO and not engine.capabilities.isolates:
+            self._attachment.warn("no engine that isolates can be used; the job runs on this host (--debug says why)")
         self.spec = replace(self.spec, engine=engine.name)
         return engine
 

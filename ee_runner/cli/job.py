@@ -86,6 +86,7 @@ def _attachment(values: Any, *, emulates: bool) -> Attachment:
         stdin=0 if emulates else None,
         json_mode=bool(values["json_mode"]),
         explain=log.debug,
+        warn=_complain,
     )
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import stat
+import subprocess
 import time
 from pathlib import Path
 
@@ -332,7 +333,8 @@ class TestRun:
 
 
 class TestStopping:
-    SLEEP = "- hosts: localhost\n  gather_facts: false\n  tasks:\n    - debug: msg=started\n    - command: sleep 300\n"
+    NAP = f"sleep 300.{os.getpid()}"
+    SLEEP = f"- hosts: localhost\n  gather_facts: false\n  tasks:\n    - debug: msg=started\n    - command: {NAP}\n"
 
     @pytest.mark.parametrize("with_signal", [signal.SIGINT, signal.SIGTERM])
     def test_a_signal_ends_the_job_and_leaves_no_container(self, place: Place, with_signal: int) -> None:
@@ -350,6 +352,7 @@ class TestStopping:
         assert (directory / "artifacts/job/status").read_text() == "canceled"
         assert (directory / "artifacts/job/rc").read_text() == "254"
         assert place.containers() == []
+        assert self.NAP not in subprocess.run(["ps", "-eo", "args"], text=True, capture_output=True, check=True).stdout
 
     def test_the_job_timeout(self, place: Place) -> None:
         files = {"project/site.yml": self.SLEEP, "inventory/hosts": INVENTORY, "env/settings": "job_timeout: 4"}

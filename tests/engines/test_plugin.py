@@ -71,6 +71,7 @@ def test_detection_says_why_each_engine_was_passed_over(here: Place) -> None:
     result = here.run(job(here), "-p", "site.yml", "--process-isolation", "--debug", env={"PATH": empty_path(here)})
     assert "podman: podman is not installed" in result.stderr, result.stderr
     assert "docker: docker is not installed" in result.stderr
+    assert "runs on this host" in result.stderr
 
 
 def empty_path(place: Place) -> str:

@@ -95,6 +95,14 @@ def test_an_outcome_that_can_not_be_written_is_told_in_the_status_all_the_same(d
     assert (directory / "status").read_text() == "error"
 
 
+def test_the_rc_is_there_before_the_terminal_status(directory: Path) -> None:
+    with ArtifactStore(directory) as store:
+        (directory / "status.partial").mkdir()
+        with pytest.raises(ArtifactError, match="status"):
+            store.write_outcome(Outcome("successful", 0, "exited"))
+    assert (directory / "rc").read_text() == "0"
+
+
 @pytest.mark.parametrize("name", ["stdout", "stderr", "job_events"])
 def test_links_that_a_job_put_there_before_are_refused(directory: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "loot").mkdir()

@@ -11,6 +11,7 @@ readonly REQUIREMENTS='
 sshd             openssh-server
 ssh              openssh-client
 sshpass          sshpass
+ps               procps
 podman           podman                     podman podman-rootless
 runc             runc                       podman podman-rootless
 /usr/lib/cni     containernetworking-plugins podman

@@ -201,5 +201,5 @@ def test_ansible_takes_hosts_that_look_like_an_option_for_hosts() -> None:
 
 
 def test_a_playbook_outside_the_project_is_named_in_full() -> None:
-    assert _playbook("../../cw/chat.yml", Path("/work/pdd/project"), HOST) == "/work/cw/chat.yml"
-    assert _playbook("sub/../test.yml", Path("/work/pdd/project"), HOST) == "sub/../test.yml"
+    assert _playbook("../../cw/chat.yml", Path("/srv/pdd/project"), HOST) == "/srv/cw/chat.yml"
+    assert _playbook("sub/../test.yml", Path("/srv/pdd/project"), HOST) == "sub/../test.yml"

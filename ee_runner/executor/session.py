@@ -334,9 +334,10 @@ class _Session:
             os.write(self._wake_write, b"w")
 
     def _limit_reached(self) -> str:
-        if self._ended_by == "idle_timeout":
-            return f"stopped after {self._limits.idle_timeout:g} seconds without output (idle_timeout)"
-        return f"stopped after {self._limits.job_timeout:g} seconds (job_timeout)"
+        """Name the limit; it may also have been the caller's own, who asked for the stop with that reason."""
+        idle = self._ended_by == "idle_timeout"
+        seconds = self._limits.idle_timeout if idle else self._limits.job_timeout
+        return f"stopped after {seconds:g} seconds{' without output' * idle} ({self._ended_by})" if seconds else ""
 
     def _outcome(self) -> Outcome:
         code = self._child.wait()

@@ -153,6 +153,14 @@ def test_an_interactive_job_is_joined_to_the_callers_terminal() -> None:
 def test_the_job_limit_is_a_timeout() -> None:
     outcome, _ = execute("sleep", "60", limits=Limits(job_timeout=0.3, grace=1))
     assert (outcome.status, outcome.rc, outcome.reason) == ("timeout", 254, "job_timeout")
+    assert outcome.detail == "stopped after 0.3 seconds (job_timeout)"
+
+
+def test_a_caller_may_stop_a_job_for_a_limit_of_its_own() -> None:
+    cancel = Cancellation()
+    cancel.request("job_timeout")
+    outcome, _ = execute("sleep", "60", cancel=cancel)
+    assert (outcome.status, outcome.reason, outcome.detail) == ("timeout", "job_timeout", "")
 
 
 def test_the_idle_limit_counts_from_the_last_output() -> None:

@@ -4,8 +4,9 @@ It knows no Ansible, no engine and no artifacts. It owns the child process, the 
 and the stopping; nothing else starts processes.
 """
 
+from ee_runner.executor.cancellation import Cancellation
 from ee_runner.executor.control import Completed, capture, companion, find_program, kill_tree
-from ee_runner.executor.session import Cancellation, Executor, Sink
+from ee_runner.executor.session import Executor, Sink
 
 __all__ = [
     "Cancellation",

@@ -8,10 +8,11 @@ import selectors
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ee_runner.errors import LaunchError
+from ee_runner.executor.cancellation import Cancellation
 from ee_runner.executor.child import RawTerminal, copy_size, open_child
 from ee_runner.executor.control import family, halt, kill_survivors, kill_tree
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Terminal
@@ -41,40 +42,6 @@ class Sink(Protocol):
     def stdout(self, data: bytes) -> None: ...
 
     def stderr(self, data: bytes) -> None: ...
-
-
-class Cancellation:
-    """One job's request to stop, from any thread or signal handler; the first reason stays."""
-
-    def __init__(self) -> None:
-        self._lock = threading.RLock()
-        self._reason: Reason | None = None
-        self._wakers: list[Callable[[], None]] = []
-
-    @property
-    def requested(self) -> Reason | None:
-        return self._reason
-
-    def request(self, reason: Reason = "canceled") -> None:
-        with self._lock:
-            self._reason = self._reason or reason
-        self.nudge()
-
-    def nudge(self) -> None:
-        """Wake the executor without asking for anything, so that it looks at the terminal's size again."""
-        with self._lock:
-            for wake in self._wakers:
-                wake()
-
-    @contextlib.contextmanager
-    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
-        with self._lock:
-            self._wakers.append(wake)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._wakers.remove(wake)
 
 
 class Executor:

@@ -13,18 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.engines.projects import INVENTORY, private_data_dir
+from tests.engines.projects import INVENTORY
 
 COMMAND = [sys.executable, "-m", "ee_runner", "run"]
-
-
-@pytest.fixture
-def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    for name, text in private_data_dir().items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    return tmp_path
 
 
 def close(*descriptors: int) -> Callable[[], None]:

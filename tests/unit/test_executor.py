@@ -65,6 +65,13 @@ def gone(pid: int) -> bool:
     return state == "Z"
 
 
+def assert_ends(pid: int) -> None:
+    deadline = time.monotonic() + 2
+    while not gone(pid) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone(pid)
+
+
 @pytest.fixture(params=["setsid", "pexpect"])
 def pty_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to a pty: setsid(1), and pexpect where that is missing."""
@@ -180,11 +187,7 @@ def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_with_its_childre
     threading.Timer(0.3, cancel.request).start()
     outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=0.3), sink=sink)
     assert outcome.status == "canceled"
-    deadline = time.monotonic() + 2
-    orphan = int(sink.out.split()[0])
-    while not gone(orphan) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert gone(orphan)
+    assert_ends(int(sink.out.split()[0]))
 
 
 def test_descendants_that_outlive_the_child_are_killed() -> None:
@@ -194,10 +197,7 @@ def test_descendants_that_outlive_the_child_are_killed() -> None:
     threading.Timer(0.3, cancel.request).start()
     outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=5), sink=sink)
     assert outcome.status == "canceled"
-    deadline = time.monotonic() + 2
-    while not gone(int(sink.out)) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert gone(int(sink.out))
+    assert_ends(int(sink.out))
 
 
 def test_stopping_elsewhere_is_asked_once_and_its_failure_is_raised() -> None:

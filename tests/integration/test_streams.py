@@ -88,11 +88,20 @@ def test_a_hangup_cancels_but_not_under_nohup(demo: Path, waiting: Callable[...,
     assert status(demo) == "canceled"
 
 
+def catches(pid: int, signum: int) -> bool:
+    """Whether the process has a handler of its own for the signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signum - 1) & 1)
+
+
 def test_a_second_interrupt_leads_out_of_an_input_that_never_comes(demo: Path) -> None:
     (demo / "env").mkdir()
     os.mkfifo(demo / "env/passwords")
     child = subprocess.Popen([*COMMAND, str(demo), "-p", "site.yml"], stderr=subprocess.PIPE)
-    time.sleep(1)
+    while not catches(child.pid, signal.SIGTERM):
+        assert child.poll() is None
+    time.sleep(0.5)  # it opens the pipe next
     for _ in range(2):
         child.send_signal(signal.SIGINT)
         time.sleep(0.2)

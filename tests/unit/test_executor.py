@@ -114,7 +114,7 @@ class TestOnAPty:
         began = time.monotonic()
         outcome, _ = execute("sleep", "60", cancel=cancel)
         assert (outcome.status, outcome.rc, outcome.reason) == ("canceled", 254, "canceled")
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
 
 
 def test_nothing_is_lost_of_a_hundred_thousand_lines() -> None:
@@ -247,7 +247,7 @@ def test_a_cancel_that_came_first_ends_the_child_at_once() -> None:
     began = time.monotonic()
     outcome, _ = execute("sleep", "60", cancel=cancel)
     assert outcome.status == "canceled"
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 3
 
 
 def test_a_signal_without_a_name_is_said_by_number() -> None:

@@ -140,7 +140,11 @@ class _Session:
         self._waiter.join()
         if self._stopper is not None:
             self._stopper.join()
+        self._end_survivors()
+
+    def _end_survivors(self) -> None:
         kill_survivors(self._family)
+        self._family.clear()
 
     def run(self) -> Outcome:
         try:
@@ -233,6 +237,7 @@ class _Session:
             if answer is not None:
                 self._type(answer)
         if self._exited is not None:
+            self._end_survivors()
             return
         if self._ended_by is None:
             reason = self._reason_to_stop(now)

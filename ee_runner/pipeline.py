@@ -66,16 +66,14 @@ class Pipeline:
             self._emit(event)
 
     def say(self, text: str) -> None:
-        """Add a line of the runner's own to the artifacts, as a verbose event of its own."""
-        display, self._display = self._display, None
-        self._take(Text(text.encode() + b"\r\n"))
-        self._display = display
+        """Add a line of the runner's own to the artifacts, as a verbose event; the caller shows the text itself."""
+        self._take(Text(text.encode() + b"\r\n"), shown=False)
 
-    def _take(self, item: Any) -> None:
+    def _take(self, item: Any, *, shown: bool = True) -> None:
         if isinstance(item, Text):
             if not self._json_mode:
                 self._store.write_stdout(item.data)
-            if self._display is not None:
+            if shown and self._display is not None:
                 self._display.stdout(item.data)
         for event in self._assembler.push(item):
             self._emit(event)

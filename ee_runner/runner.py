@@ -102,9 +102,10 @@ class Runner:
                 store.write_outcome(outcome)
                 self._settle(outcome)
             except BaseException as error:
-                self._settle(_outcome_of(error))
+                outcome = _outcome_of(error)
+                self._settle(outcome)
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
-                    store.write_outcome(_outcome_of(error))
+                    store.write_outcome(outcome)
                 raise
         self._rotate()
         return self

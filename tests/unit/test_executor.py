@@ -180,24 +180,20 @@ def test_the_idle_limit_counts_from_the_last_output() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_with_its_children() -> None:
+@pytest.mark.parametrize(
+    ("script", "grace"),
+    [
+        pytest.param("trap '' TERM; setsid sleep 60 & echo $!; sleep 60", 0.3, id="of a child that is deaf to SIGTERM"),
+        pytest.param("trap 'exit 0' TERM; setsid sleep 60 & echo $!; wait", 5, id="of a child that ends at once"),
+    ],
+)
+def test_no_descendant_outlives_a_cancel(script: str, grace: float) -> None:
     cancel = Cancellation()
     sink = Collected()
-    script = "trap '' TERM; setsid sleep 60 & echo $!; sleep 60"
     threading.Timer(0.3, cancel.request).start()
-    outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=0.3), sink=sink)
+    outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=grace), sink=sink)
     assert outcome.status == "canceled"
     assert_ends(int(sink.out.split()[0]))
-
-
-def test_descendants_that_outlive_the_child_are_killed() -> None:
-    cancel = Cancellation()
-    sink = Collected()
-    script = "trap 'exit 0' TERM; setsid sleep 60 & echo $!; wait"
-    threading.Timer(0.3, cancel.request).start()
-    outcome, _ = execute("sh", "-c", script, cancel=cancel, limits=Limits(grace=5), sink=sink)
-    assert outcome.status == "canceled"
-    assert_ends(int(sink.out))
 
 
 def test_stopping_elsewhere_is_asked_once_and_its_failure_is_raised() -> None:

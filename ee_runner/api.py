@@ -1,20 +1,163 @@
-"""The library's functions: keyword arguments in, a Runner out."""
+"""The library's functions: keyword arguments in, a Runner or a command's output out."""
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ee_runner import settings
-from ee_runner.pipeline import EventHandler
+from ee_runner.attachment import Attachment
+from ee_runner.config import RunnerConfig
+from ee_runner.console import Captured, Console, descriptor_of, to_any
+from ee_runner.errors import ConfigurationError
+from ee_runner.job import Terminal
+from ee_runner.options import CALLBACKS
 from ee_runner.runner import Runner
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def run(*, event_handler: EventHandler | None = None, **options: Any) -> Runner:
+    from ee_runner.keywords import JobKeywords, Keywords
+
+_STREAMS = ("streamer", "_input", "_output")
+
+
+def init_runner(*, attachment: Attachment | None = None, **options: Unpack[JobKeywords]) -> Runner:
+    """Return a Runner whose job is ready to run; `config.env` may be changed before its `run` is called.
+
+    The keywords are the options of the option table, such as `private_data_dir`, `playbook` and `container_image`,
+    and the callbacks. Raises ConfigurationError for an unknown or wrong one, and what `RunnerConfig.prepare` raises.
+    """
+    given: dict[str, Any] = dict(options)
+    callbacks = {name: given.pop(name) for name in CALLBACKS if name in given}
+    streaming = {name: given.pop(name) for name in _STREAMS if name in given}
+    if streaming.get("streamer"):
+        raise ConfigurationError("streamer: remote jobs (transmit, worker, process) are not there yet in this version")
+    return Runner(RunnerConfig(attachment=attachment, **given), **callbacks)
+
+
+def run(*, attachment: Attachment | None = None, **options: Unpack[JobKeywords]) -> Runner:
     """Run one job in the foreground and return its Runner (seed, section 5.2).
 
-    The keywords are the options of the option table, such as `private_data_dir`, `playbook` and `container_image`.
-    Raises ConfigurationError for an unknown or wrong one, and what Runner.run raises.
+    Takes what `init_runner` takes, and raises what it and `Runner.run` raise. How the job ended is in the Runner: a
+    failing play, a cancel and a timeout raise nothing.
     """
-    resolved = settings.resolve(options, environ=os.environ)
-    return Runner(settings.job_spec(resolved), event_handler=event_handler).run()
+    runner = init_runner(attachment=attachment, **options)
+    runner.run()
+    return runner
+
+
+def run_async(
+    *, attachment: Attachment | None = None, **options: Unpack[JobKeywords]
+) -> tuple[threading.Thread, Runner]:
+    """Run one job in a thread of its own and return the thread, started, and the Runner (seed, section 5.3).
+
+    What is wrong with the arguments is raised here. What `Runner.run` raises ends the thread (threading.excepthook);
+    the Runner's status is ``error`` then.
+    """
+    return _started(init_runner(attachment=attachment, **options))
+
+
+def run_command(
+    executable_cmd: str,
+    cmdline_args: Iterable[str] | None = None,
+    *,
+    input_fd: int | TextIO | None = None,
+    output_fd: int | TextIO | None = None,
+    error_fd: int | TextIO | None = None,
+    attachment: Attachment | None = None,
+    **options: Unpack[Keywords],
+) -> tuple[str, str, int]:
+    """Run any command in the foreground, and return its output, its error output and its exit code (seed, section 5.4).
+
+    `input_fd`, `output_fd` and `error_fd` are descriptors or files that the command is connected to; what goes there
+    is not returned. When input and output both are terminals, the command has one, too. With `runner_mode` ``pexpect``
+    the error output is part of the output; with ``subprocess`` the two stay apart. Raises what `run` raises.
+    """
+    attachment = connected(input_fd, output_fd, error_fd, attachment=attachment)
+    runner = _command(executable_cmd, cmdline_args, attachment, options)
+    captured = _captured(runner)
+    runner.run()
+    out = "" if output_fd is not None else captured.out if captured else _text(runner.stdout)
+    err = "" if error_fd is not None else captured.err if captured else _text(runner.stderr)
+    return out, err, runner.rc if runner.rc is not None else 1
+
+
+def run_command_async(
+    executable_cmd: str,
+    cmdline_args: Iterable[str] | None = None,
+    *,
+    input_fd: int | TextIO | None = None,
+    output_fd: int | TextIO | None = None,
+    error_fd: int | TextIO | None = None,
+    attachment: Attachment | None = None,
+    **options: Unpack[Keywords],
+) -> tuple[threading.Thread, Runner]:
+    """Run any command in a thread of its own, and return the thread, started, and the Runner (seed, section 5.5)."""
+    attachment = connected(input_fd, output_fd, error_fd, attachment=attachment)
+    return _started(_command(executable_cmd, cmdline_args, attachment, options))
+
+
+def connected(
+    input_fd: int | TextIO | None,
+    output_fd: int | TextIO | None,
+    error_fd: int | TextIO | None,
+    *,
+    attachment: Attachment | None = None,
+) -> Attachment:
+    """Connect a command to the caller's descriptors; without a terminal at both ends it gets none in a container."""
+    stdin = None if input_fd is None else descriptor_of(input_fd)
+    if input_fd is not None and stdin is None:
+        raise ConfigurationError("input_fd: an open file with a descriptor is expected, or the descriptor")
+    out = None if output_fd is None else to_any(output_fd)
+    err = None if error_fd is None else to_any(error_fd)
+    on_terminal = stdin is not None and os.isatty(stdin) and _is_terminal(output_fd)
+    terminal = None if stdin is None else Terminal.INTERACTIVE if on_terminal else Terminal.PIPES
+    display = None if out is None and err is None else Console(out or _nowhere, err or _nowhere, plain=False)
+    return replace(attachment or Attachment(), display=display, terminal=terminal, tty=on_terminal, stdin=stdin)
+
+
+def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
+    runner.log.begin()
+    thread = threading.Thread(target=runner.run, name=f"ee_runner {runner.config.ident}")
+    thread.start()
+    return thread, runner
+
+
+def _captured(runner: Runner) -> Captured | None:
+    """Keep the output in memory where the job keeps no file of it."""
+    if not runner.config.spec.suppress_output_file:
+        return None
+    captured = Captured(runner.config.attachment.display)
+    runner.config.attachment = replace(runner.config.attachment, display=captured)
+    return captured
+
+
+def _text(output: TextIO) -> str:
+    with output:
+        return output.read()
+
+
+def _command(
+    executable_cmd: str, cmdline_args: Iterable[str] | None, attachment: Attachment, options: Keywords
+) -> Runner:
+    if not executable_cmd:
+        raise ConfigurationError("executable_cmd: the command to run is expected, found nothing")
+    if isinstance(cmdline_args, str):
+        raise ConfigurationError("cmdline_args: a list of arguments is expected, found one text; use shlex.split()")
+    mode = options.get("runner_mode")
+    if mode == "pexpect" and attachment.terminal is Terminal.PIPES:
+        raise ConfigurationError("input_fd: only a terminal goes with runner_mode 'pexpect'; use 'subprocess'")
+    words = [os.fspath(word) for word in cmdline_args or ()]
+    return init_runner(attachment=attachment, executable_cmd=executable_cmd, cmdline_args=words, **options)
+
+
+def _is_terminal(output: int | TextIO | None) -> bool:
+    descriptor = None if output is None else descriptor_of(output)
+    return descriptor is not None and os.isatty(descriptor)
+
+
+def _nowhere(data: bytes) -> None:
+    del data

@@ -10,7 +10,7 @@ from pathlib import Path
 from ee_runner import ansible_options, references
 from ee_runner.ansible_options import Kind
 from ee_runner.errors import ConfigurationError
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget
+from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RawTarget, RoleTarget
 from ee_runner.references import Reference
 from ee_runner.workspace import Workspace
 
@@ -78,7 +78,7 @@ def of_workspace(
     `environ` is the caller's, which is in force where the root filesystem is the host's.
     """
     spec = workspace.spec
-    if isinstance(spec.target, CommandTarget):
+    if isinstance(spec.target, CommandTarget | RawTarget):
         return ()
     seen = {"HOME": "/nonexistent"} if own_root else dict(environ)
     executable, positional = "ansible-playbook", tuple[str, ...]()

@@ -24,18 +24,22 @@ class ArtifactStore:
 
     The directory and its `job_events` exist already, and are held open: what a job inside puts in their place, or
     in the place of a file, is never written through. Every method raises ArtifactError, naming the file, when the
-    disk is full, read-only or gone. Close the store, or use it as a context manager.
+    disk is full, read-only or gone. Without `keeps_output` there is no `stdout` and `stderr`. Close the store, or use
+    it as a context manager.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, keeps_output: bool = True) -> None:
         self.directory = directory
+        self._stdout: int | None = None
+        self._stderr: int | None = None
         self._stack = contextlib.ExitStack()
         try:
             self._home = self._open(directory, os.O_DIRECTORY)
             self._events = self._open(directory / "job_events", os.O_DIRECTORY, within=self._home)
             appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            self._stdout = self._open(directory / "stdout", appending, within=self._home)
-            self._stderr = self._open(directory / "stderr", appending, within=self._home)
+            if keeps_output:
+                self._stdout = self._open(directory / "stdout", appending, within=self._home)
+                self._stderr = self._open(directory / "stderr", appending, within=self._home)
         except BaseException:
             self._stack.close()
             raise
@@ -50,20 +54,25 @@ class ArtifactStore:
         self._stack.close()
 
     def write_stdout(self, data: bytes) -> None:
+        if self._stdout is None:
+            return
         with _explained(self.directory / "stdout"):
             _write_all(self._stdout, data)
 
     def write_stderr(self, data: bytes) -> None:
+        if self._stderr is None:
+            return
         with _explained(self.directory / "stderr"):
             _write_all(self._stderr, data)
 
-    def write_event(self, event: Mapping[str, Any]) -> None:
-        """Write ``job_events/<counter>-<uuid>.json``."""
+    def write_event(self, event: Mapping[str, Any]) -> str:
+        """Write ``job_events/<counter>-<uuid>.json`` and return its name."""
         name = f"{event['counter']}-{event['uuid']}"
         try:
             _replace(f"{name}-partial.json", f"{name}.json", msgspec.json.encode(event), within=self._events)
         except OSError as error:
             raise _failure(self.directory / "job_events" / f"{name}.json", error) from error
+        return f"{name}.json"
 
     def write_command(self, *, command: tuple[str, ...], cwd: str, env: Mapping[str, str]) -> None:
         """Write ``command``: what was executed, with secrets already masked by the caller."""

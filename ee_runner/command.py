@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, View
+from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RawTarget, View
 
 if TYPE_CHECKING:
     from ee_runner.workspace import Workspace
@@ -44,6 +44,8 @@ def _argv(spec: JobSpec, workspace: Workspace, view: View) -> tuple[str, ...]:
     target = spec.target
     if isinstance(target, CommandTarget):
         return (target.executable, *target.arguments)
+    if isinstance(target, RawTarget):
+        return target.words
     common = (*workspace.cmdline, *_options(spec, workspace, view))
     if isinstance(target, ModuleTarget):
         module = (*_option("-m", target.module), *(_option("-a", target.arguments) if target.arguments else ()))
@@ -151,6 +153,8 @@ def _is_adhoc(spec: JobSpec) -> bool:
     target = spec.target
     if isinstance(target, CommandTarget):
         return PurePosixPath(target.executable).name == "ansible"
+    if isinstance(target, RawTarget):
+        return PurePosixPath(target.words[0]).name == "ansible"
     return isinstance(target, ModuleTarget)
 
 

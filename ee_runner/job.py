@@ -117,7 +117,14 @@ class CommandTarget:
     cwd: Path
 
 
-Target: TypeAlias = PlaybookTarget | ModuleTarget | RoleTarget | CommandTarget
+@dataclass(frozen=True, slots=True)
+class RawTarget:
+    """A command line from the file ``args`` of the private data directory, run as it stands."""
+
+    words: tuple[str, ...]
+
+
+Target: TypeAlias = PlaybookTarget | ModuleTarget | RoleTarget | CommandTarget | RawTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +133,7 @@ class JobSpec:
 
     `artifact_dir` is this job's own directory (``<artifacts>/<ident>``). `engine` is a registered name or the path
     of an executable. `envvars`, `extravars`, `passwords` and `ssh_key` are what the caller passed; those of the
-    private data directory are read by the workspace.
+    private data directory are read by the workspace. `host_cwd` is a project that keeps its path inside.
     """
 
     ident: str
@@ -157,6 +164,10 @@ class JobSpec:
     omit_event_data: bool = False
     only_failed_event_data: bool = False
     rotate_artifacts: int = 0
+    host_cwd: Path | None = None
+    json_mode: bool = False
+    suppress_output_file: bool = False
+    check_job_event_data: bool = False
 
 
 @dataclass(frozen=True, slots=True)

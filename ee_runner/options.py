@@ -11,6 +11,9 @@ from typing import Any
 from ee_runner import kinds
 from ee_runner.kinds import Kind
 
+CALLBACKS = ("event_handler", "status_handler", "cancel_callback", "finished_callback", "artifacts_handler")
+"""The callables of the caller's that a job takes (seed, sections 5.18 to 5.21); no options, for they have no text."""
+
 DEFAULT_IMAGE = "ghcr.io/ansible/community-ansible-dev-tools:latest"
 OPEN_PREFIX = "runner_"
 
@@ -505,7 +508,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("check_job_event_data", kinds.FLAG, "raise when events of the job are missing", default=False),
     Option("executable_cmd", kinds.WORD, "the Ansible command to run with cmdline_args"),
     Option("cmdline_args", kinds.WORDS, "the arguments of executable_cmd"),
-    Option("host_cwd", kinds.PATH, "the directory to run executable_cmd in"),
+    Option("host_cwd", kinds.PATH, "the directory to work in; in a container, too, it has this path"),
+    Option("ignore_logging", kinds.FLAG, "leave logging alone, whatever debug and logfile say", default=True),
     Option("idle_timeout", kinds.SECONDS, "end the job after this many seconds without output", in_settings=True),
     Option("job_timeout", kinds.SECONDS, "end the job after this many seconds", in_settings=True),
     Option("pexpect_timeout", kinds.SECONDS, "seconds between two looks at the job", in_settings=True, default=5),
@@ -566,9 +570,39 @@ OPTIONS: tuple[Option, ...] = (
         in_settings=True,
         default_text="profiling_data in the private data directory",
     ),
-    Option("runner_http_url", kinds.WORD, "where the HTTP emitter sends events", in_settings=True),
-    Option("runner_http_headers", kinds.MAPPING, "the headers that it sends", in_settings=True),
-    Option("runner_http_path", kinds.TEXT, "the path, when the URL names a unix socket", in_settings=True),
+    Option(
+        "runner_http_url",
+        kinds.WORD,
+        "where status and events are posted: a URL, or the path of a unix socket",
+        env="RUNNER_HTTP_URL",
+        in_settings=True,
+    ),
+    Option("runner_http_headers", kinds.MAPPING, "the headers of these posts", in_settings=True),
+    Option(
+        "runner_http_path",
+        kinds.TEXT,
+        "the path to post to, when the URL is a unix socket",
+        env="RUNNER_HTTP_PATH",
+        in_settings=True,
+        default_text="/",
+    ),
+    Option(
+        "runner_zmq_url",
+        kinds.WORD,
+        "where status and events are published: the ZeroMQ address of a subscriber that binds it",
+        env="RUNNER_ZMQ_URL",
+        in_settings=True,
+    ),
+    Option(
+        "runner_zmq_bind", kinds.FLAG, "bind that address, for subscribers to connect", in_settings=True, default=False
+    ),
+    Option(
+        "runner_emitter_close_timeout",
+        kinds.SECONDS,
+        "at the end of a job, for what is still to be posted and published",
+        in_settings=True,
+        default=5,
+    ),
 )
 
 BY_NAME: Mapping[str, Option] = MappingProxyType({option.name: option for option in OPTIONS})

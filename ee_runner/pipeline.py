@@ -1,17 +1,20 @@
-"""The way of output and events: bytes in; handlers, artifacts and the display out, in this order."""
+"""The way of output, events and status: bytes in; handlers, artifacts, emitters and the display out, in this order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.errors import CallbackError
 from ee_runner.events.decoder import Decoder, EventAssembler, Text
+from ee_runner.handlers import Handlers
+from ee_runner.job import Status
 
-EventHandler: TypeAlias = Callable[[dict[str, Any]], object]
+if TYPE_CHECKING:
+    from ee_runner.emitters import Emitter
 
 
 class Display(Protocol):
@@ -25,31 +28,40 @@ class Display(Protocol):
 
 
 class Pipeline:
-    """The executor's sink for a job whose output carries event marks.
+    """The executor's sink, and the one place that tells of a job's events and status.
 
-    `event_handler` sees each event first and drops its file by returning False; what it raises ends the job as
-    CallbackError. With `json_mode` the stdout artifact holds one JSON event a line in place of the text
-    (seed, section 4.8).
+    `handlers` see each event first, and may drop its file. `announce` gets the name of each event file that is in
+    place. With `json_mode` the stdout artifact holds one JSON event a line in place of the text (seed, section 4.8).
+    Without a decoder the output is passed on as it is, and makes no events.
     """
 
     def __init__(
         self,
         *,
-        decoder: Decoder,
         assembler: EventAssembler,
         store: ArtifactStore,
+        handlers: Handlers,
+        decoder: Decoder | None,
+        emitters: Sequence[Emitter] = (),
+        announce: Callable[[str], None] = lambda _: None,
         display: Display | None = None,
-        event_handler: EventHandler | None = None,
         json_mode: bool = False,
     ) -> None:
         self._decoder = decoder
         self._assembler = assembler
         self._store = store
+        self._handlers = handlers
+        self._emitters = emitters
+        self._announce = announce
         self._display = display
-        self._event_handler = event_handler
         self._json_mode = json_mode
+        self.stats: Mapping[str, Any] | None = None
+        """The data of the last ``playbook_on_stats`` event."""
 
     def stdout(self, data: bytes) -> None:
+        if self._decoder is None:
+            self._show(data)
+            return
         for item in self._decoder.feed(data):
             self._take(item)
 
@@ -58,9 +70,15 @@ class Pipeline:
         if self._display is not None:
             self._display.stderr(data)
 
+    def status(self, status: Status, config: object, **details: object) -> None:
+        """Tell emitters and the caller's handler of a status that the artifacts hold already (seed, section 5.21)."""
+        for emitter in self._emitters:
+            emitter.status({"status": status, **details})
+        self._handlers.told({"status": status, **details}, config)
+
     def close(self) -> None:
         """Let out what the end of the stream decides: a last line without newline, an event cut short."""
-        for item in self._decoder.close():
+        for item in self._decoder.close() if self._decoder is not None else ():
             self._take(item)
         for event in self._assembler.close():
             self._emit(event)
@@ -71,30 +89,32 @@ class Pipeline:
 
     def _take(self, item: Any, *, shown: bool = True) -> None:
         if isinstance(item, Text):
-            if not self._json_mode:
-                self._store.write_stdout(item.data)
-            if shown and self._display is not None:
-                self._display.stdout(item.data)
+            self._show(item.data, displayed=shown)
         for event in self._assembler.push(item):
             self._emit(event)
 
+    def _show(self, data: bytes, *, displayed: bool = True) -> None:
+        if not self._json_mode:
+            self._store.write_stdout(data)
+        if displayed and self._display is not None:
+            self._display.stdout(data)
+
     def _emit(self, event: dict[str, Any]) -> None:
-        if self._is_kept(event):
-            self._store.write_event(event)
+        if event["event"] == "playbook_on_stats":
+            self.stats = event.get("event_data")
+        try:
+            kept = self._handlers.keeps(event)
+        except CallbackError:
+            self._keep(event)
+            raise
+        if kept:
+            self._keep(event)
         if self._json_mode:
             self._store.write_stdout(msgspec.json.encode(event) + b"\n")
+        for emitter in self._emitters:
+            emitter.event(event)
         if self._display is not None:
             self._display.event(event)
 
-    def _is_kept(self, event: dict[str, Any]) -> bool:
-        """Ask the caller's handler; one that raised is not asked again while the job is brought to its end."""
-        handler = self._event_handler
-        if handler is None:
-            return True
-        self._event_handler = None
-        try:
-            keep = handler(event) is not False
-        except Exception as error:
-            raise CallbackError(f"The event handler raised {type(error).__name__}: {error}") from error
-        self._event_handler = handler
-        return keep
+    def _keep(self, event: dict[str, Any]) -> None:
+        self._announce(self._store.write_event(event))

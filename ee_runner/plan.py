@@ -30,7 +30,9 @@ class ExecutionPlan:
     `argv`, `env` and `cwd` are as seen inside; `env` holds what is set on top of the engine's own environment.
     `mounts` are the host paths that the job needs, in no particular order; the engine adds its own (agent, ~/.ssh)
     and the caller's volume mounts, checks and orders them. `agent_socket` is the ssh-agent of this job, or None.
-    `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled.
+    `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled. `tty` gives the job a
+    terminal inside, whatever its client is connected to. With `complete_env` the environment is whole: nothing of the
+    caller's is added.
     """
 
     ident: str
@@ -48,6 +50,8 @@ class ExecutionPlan:
     terminal: Terminal = Terminal.PTY
     run_dir: Path = Path("/nonexistent")
     selinux_relabel: bool = False
+    tty: bool = True
+    complete_env: bool = False
 
 
 def make(
@@ -58,9 +62,9 @@ def make(
     nonce: str,
     references: Sequence[Reference] = (),
     environment: Mapping[str, str] | None = None,
-    agent_socket: Path | None = None,
     ssh_directory: Path | None = None,
     terminal: Terminal = Terminal.PTY,
+    tty: bool = True,
 ) -> ExecutionPlan:
     """Put together what the job, its workspace and the engine's nature decide.
 
@@ -82,7 +86,6 @@ def make(
         env={**(environment or {}), **inside.env},
         cwd=PurePosixPath(inside.cwd),
         mounts=mounts,
-        agent_socket=agent_socket,
         ssh_directory=ssh_directory,
         container=spec.container,
         sandbox=spec.sandbox,
@@ -91,6 +94,7 @@ def make(
         terminal=terminal,
         run_dir=workspace.run_dir,
         selinux_relabel=not emulated,
+        tty=tty and terminal is not Terminal.PIPES,
     )
 
 
@@ -98,7 +102,8 @@ def _view(spec: JobSpec, workspace: Workspace, *, emulated: bool) -> View:
     artifacts = RUNNER / "artifacts" / spec.artifact_dir.name
     roots = [(workspace.run_dir, RUN), (spec.artifact_dir, artifacts)]
     if not emulated:
-        roots += [(workspace.project_dir, RUNNER / "project"), (spec.private_data_dir, RUNNER)]
+        roots += [(spec.private_data_dir, RUNNER)]
+        roots += [] if spec.host_cwd == workspace.project_dir else [(workspace.project_dir, RUNNER / "project")]
     return View(tuple(roots))
 
 

@@ -1,279 +1,361 @@
-"""One job's life: from its specification to its results."""
+"""One job's life: from its configuration to its results."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ee_runner import arguments, artifacts, plan
-from ee_runner.arguments import Brought
+from ee_runner import artifacts, facts
 from ee_runner.artifacts import ArtifactStore
-from ee_runner.engines import registry
-from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
+from ee_runner.config import RunnerConfig
+from ee_runner.errors import ArtifactError, CallbackError, ConfigurationError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
-from ee_runner.events.model import Stats
+from ee_runner.events.log import EventLog, read_events
+from ee_runner.events.model import Event, Stats
 from ee_runner.executor import Cancellation
+from ee_runner.handlers import (
+    ArtifactsHandler,
+    CancelCallback,
+    EventHandler,
+    FinishedCallback,
+    Handlers,
+    StatusHandler,
+)
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
-from ee_runner.pipeline import Display, EventHandler, Pipeline
-from ee_runner.plan import ExecutionPlan
+from ee_runner.logs import log
+from ee_runner.pipeline import Display, Pipeline
+from ee_runner.preparation import Prepared, failure_recorded, outcome_of
 from ee_runner.secrets import mask_environment, redact_words
-from ee_runner.workspace import Workspace
+from ee_runner.spool import Spool
 
 if TYPE_CHECKING:
-    from ee_runner.engines.base import ContainerEngine, Progress
+    from ee_runner.emitters import Emitter
 
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """How the caller is connected to the job.
-
-    `display` shows it, `progress` shows a pull; `stdin` is a descriptor handed to the job (see Executor.run);
-    `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
-    """
-
-    display: Display | None = None
-    progress: Progress | None = None
-    terminal: Terminal = Terminal.PTY
-    stdin: int | None = None
-    json_mode: bool = False
-    explain: Callable[[str], None] = lambda _: None
-    warn: Callable[[str], None] = lambda _: None
-
-    @property
-    def shows_typing(self) -> bool:
-        """Whether the job's input is a terminal of the caller's to which the job itself is not joined."""
-        return self.terminal is Terminal.PIPES and self.stdin is not None and os.isatty(self.stdin)
+_OBSERVED = ("ansible", "ansible-playbook")
 
 
 class Runner:
     """One job and its results (seed, section 5.11).
 
-    `rc`, `status` and `reason` tell how it ended; `detail` says more where there is more to say. `run` returns when
-    the job has ended and everything is on disk; `cancel` may be called from any thread or signal handler.
+    `rc`, `status` and `reason` tell how it ended; `detail` says more where there is more to say; `undelivered` counts,
+    by emitter, what external systems did not get. `run` returns when the job has ended and everything is on disk;
+    `cancel` may be called from any thread or signal handler.
+
+    A configuration that is not prepared is prepared here, which raises what `RunnerConfig.prepare` raises.
+    `remove_partials` is taken for compatibility: no partial event file is ever left.
     """
 
     def __init__(
         self,
-        spec: JobSpec,
-        *,
-        attachment: Attachment | None = None,
+        config: RunnerConfig,
+        cancel_callback: CancelCallback | None = None,
+        remove_partials: bool = True,
         event_handler: EventHandler | None = None,
+        artifacts_handler: ArtifactsHandler | None = None,
+        finished_callback: FinishedCallback | None = None,
+        status_handler: StatusHandler | None = None,
     ) -> None:
-        self.spec = spec
+        if not config.is_prepared:
+            config.prepare()
+        self.config = config
+        self.remove_partials = remove_partials
+        self.event_handler = event_handler
+        self.status_handler = status_handler
+        self.cancel_callback = cancel_callback
+        self.finished_callback = finished_callback
+        self.artifacts_handler = artifacts_handler
         self.status: Status = "unstarted"
         self.rc: int | None = None
         self.reason: Reason | None = None
         self.detail = ""
-        self._attachment = attachment or Attachment()
-        self._event_handler = event_handler
-        self._cancellation = Cancellation()
+        self.undelivered: Mapping[str, int] = {}
+        self.log = EventLog(Path(config.artifact_dir))
+        self._stats: Mapping[str, Any] | None = None
+
+    # The job
 
     def cancel(self) -> None:
         """Ask the job to stop; its outcome will be ``canceled``, rc 254."""
-        self._cancellation.request()
+        self.config.attachment.cancellation.request()
 
     def terminal_resized(self) -> None:
         """Tell a job that is joined to the caller's terminal that the terminal has another size."""
-        self._cancellation.nudge()
+        self.config.attachment.cancellation.nudge()
 
-    def run(self) -> Runner:
-        """Run the job to its end.
+    def run(self) -> tuple[Status, int | None]:
+        """Run the job to its end and return its status and rc.
 
-        Raises RunnerError for what kept it from running: ConfigurationError before anything is written; EngineError,
-        ArtifactError and CallbackError after the artifacts say ``error``.
+        Raises RunnerError for what kept it from running: ConfigurationError, EngineError, ArtifactError and
+        CallbackError; the artifacts say ``error`` then, unless it was a callback that is called after the end.
         """
-        engine = self._choose_engine()
-        own_root = engine.capabilities.own_root
-        if own_root and self._attachment.shows_typing:
-            arguments.refuse_prompts(self.spec)
-        self.spec, brought = arguments.of_command(
-            self.spec, os.environ, own_root=own_root, isolated=engine.capabilities.isolates
-        )
+        self.log.begin()
+        try:
+            with self.config.opened() as job, self._logging():
+                self._run(job)
+        finally:
+            self.log.end()
+        self._rotate(self.config.spec)
+        return self.status, self.rc
+
+    def _run(self, job: Prepared) -> None:
+        with failure_recorded(job.spec):
+            emitters = self._emitters()
         with (
-            Workspace.open(self.spec, own_root=own_root) as workspace,
-            ArtifactStore(self.spec.artifact_dir) as store,
+            ArtifactStore(job.spec.artifact_dir, keeps_output=not job.spec.suppress_output_file) as store,
+            Spool(job.workspace.spool) as spool,
         ):
+            handlers = self._handlers()
+            pipeline = self._pipeline(job, store, spool, handlers, emitters)
+            failures: list[Exception] = []
             try:
-                outcome = self._run_in(workspace, store, engine, brought)
+                outcome = self._execute(job, store, pipeline)
+                failures += self._missing(job, outcome, spool)
                 store.write_outcome(outcome)
-                self._settle(outcome)
             except BaseException as error:
-                outcome = _outcome_of(error)
-                self._settle(outcome)
+                outcome = outcome_of(error)
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
                     store.write_outcome(outcome)
-                raise
-        self._rotate()
-        return self
+                if not isinstance(error, Exception):
+                    self._settle(outcome)
+                    raise
+                failures.insert(0, error)
+            self._stats = pipeline.stats
+            self._settle(outcome)
+            self._conclude(pipeline, handlers, emitters, failures)
 
-    def _rotate(self) -> None:
+    def _execute(self, job: Prepared, store: ArtifactStore, pipeline: Pipeline) -> Outcome:
+        self._become("starting", store, pipeline, **self._command(job, store))
+        with _agent(job, self.config.attachment.cancellation) as agent_socket:
+            self._become("running", store, pipeline)
+            try:
+                return job.engine.run(
+                    replace(job.plan, agent_socket=agent_socket),
+                    pipeline,
+                    self.config.attachment.cancellation,
+                    stdin=self.config.attachment.stdin,
+                    progress=self.config.attachment.progress,
+                )
+            except LaunchError as error:
+                pipeline.say(str(error))
+                return Outcome("failed", 127, "launch", str(error))
+            finally:
+                pipeline.close()
+
+    def _conclude(
+        self, pipeline: Pipeline, handlers: Handlers, emitters: Sequence[Emitter], failures: list[Exception]
+    ) -> None:
+        """Tell everybody how the job ended, then raise the first of what went wrong."""
+        self.log.end()
+        steps: tuple[Callable[[], None], ...] = (
+            lambda: self._tell(pipeline),
+            lambda: self._close(emitters),
+            lambda: handlers.gathered(self.config.artifact_dir),
+            lambda: handlers.finished(self),
+        )
+        for step in steps:
+            try:
+                step()
+            except CallbackError as error:
+                failures.append(error)
+        for later in failures[1:]:
+            log.error("%s", later)
+        if failures:
+            raise failures[0]
+
+    def _command(self, job: Prepared, store: ArtifactStore) -> dict[str, Any]:
+        """Keep and return what is executed, without secrets and without what would let a job forge its events."""
+        known = job.plan.passwords.values()
+        inherited = {} if job.engine.capabilities.own_root else os.environ
+        own = {name: value for name, value in job.plan.env.items() if inherited.get(name) != value != job.nonce}
+        command, cwd, env = redact_words(job.plan.argv, known), str(job.plan.cwd), mask_environment(own, known)
+        store.write_command(command=command, cwd=cwd, env=env)
+        return {"command": list(command), "cwd": cwd, "env": env}
+
+    def _pipeline(
+        self, job: Prepared, store: ArtifactStore, spool: Spool, handlers: Handlers, emitters: Sequence[Emitter]
+    ) -> Pipeline:
+        plain = job.plan.terminal is Terminal.PIPES and not _is_observed(job.spec)
+        return Pipeline(
+            decoder=None if plain else Decoder(job.nonce),
+            assembler=EventAssembler(ident=job.spec.ident, read_record=spool.read),
+            store=store,
+            handlers=handlers,
+            emitters=emitters,
+            announce=self.log.announce,
+            display=self._display(),
+            json_mode=job.spec.json_mode and not plain,
+        )
+
+    def _display(self) -> Display | None:
+        attachment, values = self.config.attachment, self.config.values
+        if attachment.display is not None or not attachment.shown:
+            return attachment.display
+        if values["quiet"] or values["suppress_ansible_output"]:
+            return None
+        from ee_runner import console
+
+        return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()
+
+    def _handlers(self) -> Handlers:
+        handlers = Handlers(
+            event_handler=self.event_handler,
+            status_handler=self.status_handler,
+            cancel_callback=self.cancel_callback,
+            finished_callback=self.finished_callback,
+            artifacts_handler=self.artifacts_handler,
+        )
+        self.config.attachment.cancellation.asking(handlers.wants_stop if self.cancel_callback else None)
+        return handlers
+
+    def _emitters(self) -> Sequence[Emitter]:
+        from ee_runner import emitters
+
+        return emitters.of_job(self.config, self.config.values)
+
+    def _close(self, emitters: Sequence[Emitter]) -> None:
+        lost = {emitter.name: emitter.close() for emitter in emitters}
+        self.undelivered = {name: count for name, count in lost.items() if count}
+
+    def _missing(self, job: Prepared, outcome: Outcome, spool: Spool) -> list[Exception]:
+        """Return what to raise when events of a job that ended by itself are not complete (check_job_event_data)."""
+        if outcome.reason != "exited" or not spool.left:
+            return []
+        self.detail = f"events are missing: {spool.left} bytes of their records never showed in the job's output"
+        return [RunnerError(f"{job.spec.artifact_dir}: {self.detail}.")] if job.spec.check_job_event_data else []
+
+    def _become(self, status: Status, store: ArtifactStore, pipeline: Pipeline, **details: object) -> None:
+        self.status = status
+        store.write_status(status)
+        self._tell(pipeline, **details)
+
+    def _tell(self, pipeline: Pipeline, **details: object) -> None:
+        pipeline.status(self.status, self.config, runner_ident=self.config.ident, **details)
+
+    def _settle(self, outcome: Outcome) -> None:
+        self.rc, self.reason, self.detail = outcome.rc, outcome.reason, outcome.detail or self.detail
+        self.status = outcome.status
+
+    def _logging(self) -> contextlib.AbstractContextManager[None]:
+        values = self.config.values
+        if values["ignore_logging"]:
+            return contextlib.nullcontext()
+        from ee_runner import logs
+
+        return logs.logging_to(debug=values["debug"], logfile=values["logfile"])
+
+    def _rotate(self, spec: JobSpec) -> None:
         """Make room; what stands in the way of that does not change how the job ended, and is told."""
         try:
-            artifacts.rotate(
-                self.spec.artifact_dir.parent, keep=self.spec.rotate_artifacts, current=self.spec.artifact_dir
-            )
+            artifacts.rotate(spec.artifact_dir.parent, keep=spec.rotate_artifacts, current=spec.artifact_dir)
         except ArtifactError as error:
             self.detail = self.detail or str(error)
 
+    # Its results
+
+    @property
+    def canceled(self) -> bool:
+        return self.status == "canceled"
+
+    @property
+    def timed_out(self) -> bool:
+        return self.status == "timeout"
+
+    @property
+    def errored(self) -> bool:
+        return self.status == "error"
+
     @property
     def stdout(self) -> TextIO:
-        """An open handle on the job's output; the caller closes it."""
+        """An open handle on the job's output; ArtifactError when there is none."""
         return self._open("stdout")
 
     @property
     def stderr(self) -> TextIO:
-        """An open handle on what the job wrote apart from its terminal; the caller closes it."""
+        """An open handle on what the job wrote apart from its terminal; ArtifactError when there is none."""
         return self._open("stderr")
 
     @property
     def events(self) -> Iterator[dict[str, Any]]:
-        """The job's events in order (seed, section 1.14)."""
-        return artifacts.read_events(self.spec.artifact_dir)
+        """The job's events in order (seed, section 1.14); while it runs they follow as they come, until it ends."""
+        return iter(self.log)
+
+    def iter_events(self) -> Iterator[Event]:
+        """The same as typed values."""
+        return map(Event.from_dict, self.log)
 
     @property
     def stats(self) -> dict[str, Any] | None:
         """The counts of the last ``playbook_on_stats`` event by kind and host, or None when there is none."""
-        last: dict[str, Any] | None = None
-        for event in self.events:
-            if event["event"] == "playbook_on_stats":
-                last = event["event_data"]
-        return None if last is None else Stats.from_event_data(last).to_dict()
+        stats = self.typed_stats
+        return None if stats is None else stats.to_dict()
+
+    @property
+    def typed_stats(self) -> Stats | None:
+        """The same as a typed value."""
+        last = self._stats
+        if last is None:
+            for event in read_events(Path(self.config.artifact_dir)):
+                last = event["event_data"] if event["event"] == "playbook_on_stats" else last
+        return None if last is None else Stats.from_event_data(last)
 
     def host_events(self, host: str) -> Iterator[dict[str, Any]]:
         """The events of one host, in order."""
         return (event for event in self.events if event.get("event_data", {}).get("host") == host)
 
+    def get_fact_cache(self, host: str) -> dict[str, Any]:
+        """Return the facts that are kept of a host, empty when there are none (seed, section 5.17)."""
+        return facts.read_facts(Path(self.config.fact_cache), host, prefix=self._fact_prefix)
+
+    def set_fact_cache(self, host: str, data: Mapping[str, Any]) -> None:
+        """Keep facts of a host, for this job to come and for later ones with its ident.
+
+        Raises ConfigurationError when the job keeps its facts elsewhere than in files.
+        """
+        kind = self.config.values["fact_cache_type"]
+        if kind != "jsonfile":
+            raise ConfigurationError(f"fact_cache_type is {kind!r}: facts can be set in files only ('jsonfile')")
+        facts.write_facts(Path(self.config.fact_cache), host, data, prefix=self._fact_prefix)
+
+    @property
+    def _fact_prefix(self) -> str:
+        return self.config.env.get("ANSIBLE_CACHE_PLUGIN_PREFIX", "")
+
     def _open(self, name: str) -> TextIO:
-        path = self.spec.artifact_dir / name
+        path = Path(self.config.artifact_dir) / name
         try:
-            return path.open(encoding="utf-8", errors="replace", newline="")
+            return _Output(path.open("rb"), encoding="utf-8", errors="replace")
         except OSError as error:
             raise ArtifactError(f"The artifact {path} can not be read: {error.strerror}.") from error
 
-    def _choose_engine(self) -> ContainerEngine:
-        engine, reasons = registry.choose(self.spec.engine)
-        for line in reasons:
-            self._attachment.explain(line)
-        if self.spec.engine == registry.AUTO and not engine.capabilities.isolates:
-            self._attachment.warn("no engine that isolates can be used; the job runs on this host (--debug says why)")
-        self.spec = replace(self.spec, engine=engine.name)
-        return engine
 
-    def _run_in(self, workspace: Workspace, store: ArtifactStore, engine: ContainerEngine, brought: Brought) -> Outcome:
-        self._become("starting", store)
-        nonce = os.urandom(16).hex()
-        own_root = engine.capabilities.own_root
-        named = arguments.of_workspace(workspace, os.environ, own_root=own_root, isolated=engine.capabilities.isolates)
-        with self._agent(workspace) as agent_socket:
-            job = plan.make(
-                self.spec,
-                workspace,
-                own_root=own_root,
-                nonce=nonce,
-                references=(*brought.references, *named),
-                environment=brought.environment,
-                agent_socket=agent_socket,
-                ssh_directory=self._ssh_directory(),
-                terminal=self._attachment.terminal,
-            )
-            self._write_command(job, store, nonce)
-            with _Spool(workspace.spool) as spool:
-                pipeline = self._pipeline(store, nonce, spool)
-                self._become("running", store)
-                try:
-                    return engine.run(
-                        job,
-                        pipeline,
-                        self._cancellation,
-                        stdin=self._attachment.stdin,
-                        progress=self._attachment.progress,
-                    )
-                except LaunchError as error:
-                    pipeline.say(str(error))
-                    return Outcome("failed", 127, "launch", str(error))
-                finally:
-                    pipeline.close()
+class _Output(io.TextIOWrapper):
+    """A file that is closed without a word when nobody holds it any more."""
 
-    def _write_command(self, job: ExecutionPlan, store: ArtifactStore, nonce: str) -> None:
-        """Keep what is executed, without secrets and without what would let a job forge its events."""
-        known = job.passwords.values()
-        env = {name: value for name, value in job.env.items() if value != nonce}
-        store.write_command(command=redact_words(job.argv, known), cwd=str(job.cwd), env=mask_environment(env, known))
-
-    def _pipeline(self, store: ArtifactStore, nonce: str, spool: _Spool) -> Pipeline:
-        return Pipeline(
-            decoder=Decoder(nonce),
-            assembler=EventAssembler(ident=self.spec.ident, read_record=spool.read),
-            store=store,
-            display=self._attachment.display,
-            event_handler=self._event_handler,
-            json_mode=self._attachment.json_mode,
-        )
-
-    @contextlib.contextmanager
-    def _agent(self, workspace: Workspace) -> Iterator[Path | None]:
-        from ee_runner.engines import agent
-
-        if workspace.ssh_key is not None:
-            with agent.job_agent(
-                workspace.ssh_key,
-                run_dir=workspace.run_dir,
-                passwords=workspace.passwords,
-                cancel=self._cancellation,
-            ) as socket:
-                yield socket
-        elif isinstance(self.spec.target, CommandTarget):
-            yield agent.host_socket(os.environ)
-        else:
-            yield None
-
-    def _ssh_directory(self) -> Path | None:
-        if not isinstance(self.spec.target, CommandTarget):
-            return None
-        try:
-            directory = Path.home() / ".ssh"
-            return directory if directory.is_dir() else None
-        except (RuntimeError, OSError):  # no home, or one that is not ours
-            return None
-
-    def _become(self, status: Status, store: ArtifactStore) -> None:
-        self.status = status
-        store.write_status(status)
-
-    def _settle(self, outcome: Outcome) -> None:
-        self.rc, self.reason, self.detail = outcome.rc, outcome.reason, outcome.detail
-        self.status = outcome.status
+    def __del__(self) -> None:
+        self.close()
 
 
-class _Spool:
-    """The file into which the observer inside writes its records."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _Spool:
-        self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._descriptor)
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._descriptor, length, offset)
+def _is_observed(spec: JobSpec) -> bool:
+    target = spec.target
+    return not isinstance(target, CommandTarget) or PurePosixPath(target.executable).name in _OBSERVED
 
 
-def _outcome_of(error: BaseException) -> Outcome:
-    """Say what the artifacts hold of a job that an error kept from running or from going on."""
-    reasons: tuple[tuple[type[BaseException], Reason], ...] = (
-        (ImageError, "image"),
-        (LaunchError, "launch"),
-        (EngineError, "engine"),
-        (CallbackError, "callback"),
-    )
-    reason: Reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
-    rc = error.exit_code if isinstance(error, RunnerError) else 1
-    return Outcome("error", rc, reason, str(error))
+@contextlib.contextmanager
+def _agent(job: Prepared, cancel: Cancellation) -> Iterator[Path | None]:
+    from ee_runner.engines import agent
+
+    if job.workspace.ssh_key is not None:
+        with agent.job_agent(
+            job.workspace.ssh_key, run_dir=job.workspace.run_dir, passwords=job.workspace.passwords, cancel=cancel
+        ) as socket:
+            yield socket
+    elif isinstance(job.spec.target, CommandTarget):
+        yield agent.host_socket(os.environ)
+    else:
+        yield None

@@ -13,10 +13,10 @@ from ee_runner import names, targets
 from ee_runner.errors import ConfigurationError, MountRefused, nearest
 from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec
 from ee_runner.options import DEFAULT_IMAGE
-from ee_runner.sources import ARGUMENT, Rank, Resolved, resolve, working_directory
+from ee_runner.sources import ARGUMENT, Rank, Resolved, check_names, resolve, working_directory
 from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
 
-__all__ = ["Resolved", "job_spec", "resolve"]
+__all__ = ["Resolved", "check_names", "job_spec", "resolve"]
 
 _NOT_ISOLATING = "local"
 
@@ -31,7 +31,8 @@ def job_spec(resolved: Resolved) -> JobSpec:
     cwd = working_directory()
     ident = _ident(resolved)
     private_data_dir = _private_data_dir(resolved, cwd, ident)
-    project_dir = _project_dir(resolved, cwd, private_data_dir)
+    host_cwd = _host_cwd(resolved, cwd)
+    project_dir = _project_dir(resolved, cwd, host_cwd or private_data_dir / "project")
     return JobSpec(
         ident=ident,
         private_data_dir=private_data_dir,
@@ -61,6 +62,10 @@ def job_spec(resolved: Resolved) -> JobSpec:
         omit_event_data=values["omit_event_data"],
         only_failed_event_data=values["only_failed_event_data"],
         rotate_artifacts=values["rotate_artifacts"],
+        host_cwd=host_cwd,
+        json_mode=values["json_mode"],
+        suppress_output_file=values["suppress_output_file"],
+        check_job_event_data=values["check_job_event_data"],
     )
 
 
@@ -110,10 +115,17 @@ def _check_parts(private_data_dir: Path) -> None:
             raise ConfigurationError(f"{path} is a link to {path.readlink()}, which is not there")
 
 
-def _project_dir(resolved: Resolved, cwd: Path, private_data_dir: Path) -> Path:
+def _host_cwd(resolved: Resolved, cwd: Path) -> Path | None:
+    path = None if resolved.values["executable_cmd"] else _optional(resolved.values["host_cwd"], cwd)
+    if path is not None and not stat.S_ISDIR(mode_of(path)):
+        raise ConfigurationError(f"{resolved.describe('host_cwd')}: there is no directory {path}{_neighbour(path)}")
+    return path
+
+
+def _project_dir(resolved: Resolved, cwd: Path, usual: Path) -> Path:
     given = resolved.values["project_dir"]
     if given is None:
-        return private_data_dir / "project"
+        return usual
     path = _absolute(given, cwd)
     if not stat.S_ISDIR(mode_of(path)):
         raise ConfigurationError(f"{resolved.describe('project_dir')}: there is no directory {path}{_neighbour(path)}")

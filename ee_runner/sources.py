@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ee_runner import kinds
 from ee_runner.errors import ConfigurationError, nearest
-from ee_runner.options import BY_NAME, OPEN_PREFIX, OPTIONS, SETTINGS_KEYS, Given, Option, default_of
+from ee_runner.options import BY_NAME, CALLBACKS, OPEN_PREFIX, OPTIONS, SETTINGS_KEYS, Given, Option, default_of
 from ee_runner.secrets import MASK, mask_environment, redact_words
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
     """
     from ee_runner.workspace.inputs import Loaded, read_mapping
 
+    check_names(explicit)
     arguments = dict(_arguments(explicit))
     directory = arguments.get("private_data_dir")
     file = read_mapping(working_directory() / directory.value / "env" / "settings") if directory else Loaded(Path())
@@ -116,6 +117,13 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
     )
 
 
+def check_names(given: Iterable[str]) -> None:
+    """Raise ConfigurationError for the name of an argument that does not exist, with the nearest one."""
+    for name in given:
+        if name not in BY_NAME:
+            raise ConfigurationError(f"{name}: there is no such argument{nearest(name, (*BY_NAME, *CALLBACKS))}")
+
+
 def working_directory() -> Path:
     """Return the caller's working directory; ConfigurationError when it was deleted."""
     try:
@@ -128,8 +136,6 @@ def working_directory() -> Path:
 def _arguments(explicit: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:
     for name, value in explicit.items():
         given = value if isinstance(value, Given) else Given(value, ARGUMENT)
-        if name not in BY_NAME:
-            raise ConfigurationError(f"{name}: there is no such argument{nearest(name, BY_NAME)}")
         if given.value is not None and (given.value != "" or given.origin != ARGUMENT):
             place = f"{given.origin}: " if given.origin.startswith("-") else f"{name}: "
             yield name, Given(_converted(BY_NAME[name], given.value, place), given.origin)

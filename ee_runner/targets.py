@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ee_runner.errors import ConfigurationError, nearest
-from ee_runner.job import CommandTarget, ModuleTarget, PlaybookTarget, RoleTarget, Target
+from ee_runner.job import CommandTarget, ModuleTarget, PlaybookTarget, RawTarget, RoleTarget, Target
 from ee_runner.sources import ARGUMENT, Resolved, working_directory
 from ee_runner.workspace.inputs import decode, json_text, mode_of, parse_value, read_bytes
 
@@ -29,6 +29,9 @@ def target(resolved: Resolved, cwd: Path, private_data_dir: Path, project_dir: P
     values = resolved.values
     if values["executable_cmd"]:
         return _command_target(resolved, cwd)
+    raw = _raw_words(private_data_dir / "args")
+    if raw:
+        return RawTarget(raw)
     chosen = _chosen_target(resolved)
     if chosen == "playbook":
         return _playbook_target(resolved, private_data_dir, project_dir)
@@ -40,6 +43,14 @@ def target(resolved: Resolved, cwd: Path, private_data_dir: Path, project_dir: P
     return RoleTarget(
         values["role"], values["host_pattern"] or "all", _role_variables(resolved), values["role_skip_facts"]
     )
+
+
+def _raw_words(path: Path) -> tuple[str, ...]:
+    data = read_bytes(path)
+    try:
+        return tuple(shlex.split(decode(data, path))) if data else ()
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: a command line with balanced quotes is expected: {error}") from error
 
 
 def _chosen_target(resolved: Resolved) -> str:

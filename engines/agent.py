@@ -181,6 +181,7 @@ def _add(
 ) -> None:
     with _fifo(run_dir / KEY_NAME) as fifo, _written(fifo, text):
         conversation = _Conversation(fifo, passwords)
+        conversation.stopping.asking(lambda: cancel.check() is not None)
         with cancel.waking(lambda: conversation.cancel_with(cancel)):
             conversation.cancel_with(cancel)
             outcome = Executor().run(

@@ -157,6 +157,10 @@ class ContainerEngine(ABC):
     def container_name(self, ident: str) -> str:
         return names.container_name(ident)
 
+    def environment(self, plan: ExecutionPlan) -> dict[str, str]:
+        """Return the variables that the job's process gets from this side; an image may add its own."""
+        return dict(plan.env)
+
     @abstractmethod
     def invocation(self, plan: ExecutionPlan) -> AbstractContextManager[Invocation]:
         """Give the process that runs the job; what it needs on disk lives as long as the context."""
@@ -182,8 +186,9 @@ class ContainerEngine(ABC):
         Raises EngineError and its kinds for what kept it from running, and whatever the sink raises.
         """
         self.ensure_image(plan.container, progress, cancel=cancel)
-        if cancel.requested is not None:
-            return Outcome("canceled" if cancel.requested == "canceled" else "error", 254, cancel.requested)
+        asked = cancel.check()
+        if asked is not None:
+            return Outcome("canceled" if asked == "canceled" else "error", 254, asked)
         tail, since, mark = TailSink(sink), time.time(), self._mark(plan)
         with self._marked_invocation(plan, mark) as invocation:
             try:

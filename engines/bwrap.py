@@ -57,13 +57,16 @@ class BwrapEngine(ContainerEngine):
         del plan
         return new_mark()
 
+    def environment(self, plan: ExecutionPlan) -> dict[str, str]:
+        env = dict(plan.env) if plan.complete_env else needs.environment(plan.argv[0], plan.env)
+        return {**env, "HOME": str(_home(env))}
+
     @contextmanager
     def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> Iterator[Invocation]:
-        env = needs.environment(plan.argv[0], plan.env)
+        env = self.environment(plan)
         binding = self.agent_binding(plan)
         if binding is not None:
             env["SSH_AUTH_SOCK"] = binding.socket
-        env["HOME"] = str(_home(env))
         staging = plan.sandbox.staging
         if not staging.is_dir():
             raise MountRefused(f"process_isolation_path {staging} is no directory. Create it, or name another.")

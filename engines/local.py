@@ -32,9 +32,12 @@ class LocalEngine(ContainerEngine):
         del plan
         return ()
 
+    def environment(self, plan: ExecutionPlan) -> dict[str, str]:
+        return dict(plan.env) if plan.complete_env else needs.environment(plan.argv[0], plan.env)
+
     @contextmanager
     def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
-        env = needs.environment(plan.argv[0], plan.env)
+        env = self.environment(plan)
         binding = self.agent_binding(plan)
         if binding is not None:
             env["SSH_AUTH_SOCK"] = binding.socket

@@ -25,7 +25,7 @@ from ee_runner.engines.base import (
 from ee_runner.engines.images import ImageInfo, ImageStore, image_name
 from ee_runner.errors import EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Completed, capture
-from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, Terminal
+from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome
 from ee_runner.plan import ExecutionPlan
 
 AGENT_SOCKET = PurePosixPath("/run/ee_runner_agent.sock")
@@ -112,7 +112,7 @@ class OciEngine(ContainerEngine):
             argv = (
                 *(str(self.executable), *self._global_options()),
                 *("run", *_environment_options(by_name, in_file, scratch)),
-                *("--rm", "--interactive", *(() if plan.terminal is Terminal.PIPES else ("--tty",))),
+                *("--rm", "--interactive", *(("--tty",) if plan.tty else ())),
                 *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
                 *self._init_options(),
                 *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: mark}),

@@ -65,11 +65,13 @@ def follow(steps: Steps, image: str, progress: Progress, cancel: Cancellation) -
     threading.Thread(target=read, daemon=True).start()
     deadline: float | None = time.monotonic() + PATIENCE
     with cancel.waking(lambda: arrived.put(Step(""))):
-        while cancel.requested is None:
+        while cancel.check() is None:
             try:
-                step = arrived.get(timeout=None if deadline is None else max(deadline - time.monotonic(), 0.0))
+                step = arrived.get(timeout=_patience(deadline, cancel))
             except queue.Empty:
-                raise _silence(image) from None
+                if deadline is not None and time.monotonic() >= deadline:
+                    raise _silence(image) from None
+                continue
             if step is None:
                 return
             if isinstance(step, BaseException):
@@ -83,7 +85,7 @@ def follow(steps: Steps, image: str, progress: Progress, cancel: Cancellation) -
 def by_client(argv: Sequence[str], engine: str, image: str, progress: Progress, cancel: Cancellation) -> None:
     """Pull with the engine's client and show what it says; raises ImageError when it fails or keeps silent."""
     sink = _Lines(progress)
-    ending = Cancellation()
+    ending = Cancellation().asking(lambda: cancel.check() is not None)
     timer = threading.Timer(PATIENCE, lambda: None if sink.answered else ending.request("idle_timeout"))
     timer.start()
     try:
@@ -95,6 +97,11 @@ def by_client(argv: Sequence[str], engine: str, image: str, progress: Progress, 
     if outcome.rc == 0 or cancel.requested is not None:
         return
     raise _silence(image) if ending.requested else faults.image_fault(engine, image, sink.text or outcome.detail)
+
+
+def _patience(deadline: float | None, cancel: Cancellation) -> float | None:
+    moments = (cancel.patience, None if deadline is None else max(deadline - time.monotonic(), 0.0))
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def _silence(image: str) -> ImageError:

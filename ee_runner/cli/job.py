@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -12,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from ee_runner import __version__
 from ee_runner.cli import parser
-from ee_runner.cli.display import occupy_standard_streams, write
+from ee_runner.cli.display import occupy_standard_streams
+from ee_runner.console import write
 from ee_runner.errors import ConfigurationError, RunnerError
+from ee_runner.logs import log, logging_to
 from ee_runner.options import EMULATING_COMMANDS, Given
 
 if TYPE_CHECKING:
-    from ee_runner.runner import Attachment, Runner
+    from ee_runner.attachment import Attachment
+    from ee_runner.executor import Cancellation
 
 KEPT_BY_DEFAULT = 100
 """Jobs whose artifacts are kept below the state directory, where nobody else removes them."""
-
-log = logging.getLogger("ee_runner")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
         print(__version__)
         return 0
     try:
-        with _logging(debug="debug" in parsed.explicit, logfile=parsed.explicit.get("logfile")):
+        with logging_to(debug="debug" in parsed.explicit, logfile=_logfile(parsed)):
             try:
                 return _run(parsed)
             except RunnerError:
@@ -49,6 +49,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _run(parsed: parser.Parsed) -> int:
     from ee_runner import settings
+    from ee_runner.config import RunnerConfig
     from ee_runner.runner import Runner
 
     emulates = parsed.command in EMULATING_COMMANDS
@@ -59,32 +60,32 @@ def _run(parsed: parser.Parsed) -> int:
     if resolved.values["explain"]:
         write(1, "".join(f"{line}\n" for line in resolved.explain()).encode())
         return 0
-    spec = settings.job_spec(resolved)
-    runner = Runner(spec, attachment=_attachment(resolved.values, emulates=emulates))
-    with _signals(runner):
+    attachment = _attachment(resolved.values, emulates=emulates)
+    with _signals(attachment.cancellation):
+        runner = Runner(RunnerConfig.of(resolved, attachment))
         runner.run()
     if runner.detail:
         _complain(runner.detail)
     if emulates and os.isatty(2) and not resolved.values["quiet"]:
-        write(2, f"Artifacts: {spec.artifact_dir}\n".encode())
+        write(2, f"Artifacts: {runner.config.artifact_dir}\n".encode())
     return runner.rc if runner.rc is not None else 1
 
 
 def _attachment(values: Any, *, emulates: bool) -> Attachment:
-    from ee_runner.cli.display import Console, JsonLines, PullProgress
+    from ee_runner.attachment import Attachment
+    from ee_runner.cli.display import PullProgress
+    from ee_runner.console import Console, JsonLines, to_descriptor
     from ee_runner.job import Terminal
-    from ee_runner.runner import Attachment
 
     quiet = values["quiet"] or values["suppress_ansible_output"]
-    display = None if quiet else JsonLines() if values["json_mode"] else Console()
+    out, err = to_descriptor(1), to_descriptor(2)
+    shown = JsonLines(out) if values["json_mode"] else Console(out, err, plain=not os.isatty(1))
     on_terminal = emulates and os.isatty(0) and os.isatty(1)
-    terminal = Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else Terminal.PTY
     return Attachment(
-        display=display,
+        display=None if quiet else shown,
         progress=None if quiet else PullProgress(),
-        terminal=terminal,
+        terminal=Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else None,
         stdin=0 if emulates else None,
-        json_mode=bool(values["json_mode"]),
         explain=log.debug,
         warn=_complain,
     )
@@ -108,19 +109,19 @@ def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
 
 
 @contextlib.contextmanager
-def _signals(runner: Runner) -> Iterator[None]:
+def _signals(cancellation: Cancellation) -> Iterator[None]:
     """Turn the signals that ask a command to end into a cancel, for the length of the block."""
     previous: dict[int, Any] = {}
 
     def cancel(signum: int, _frame: object) -> None:
-        runner.cancel()
+        cancellation.request()
         signal.signal(signum, interrupt)
 
     def interrupt(_signum: int, _frame: object) -> None:
         raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
 
     def resize(_signum: int, _frame: object) -> None:
-        runner.terminal_resized()
+        cancellation.nudge()
 
     try:
         for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -133,27 +134,9 @@ def _signals(runner: Runner) -> Iterator[None]:
             signal.signal(signum, handler or signal.SIG_DFL)
 
 
-@contextlib.contextmanager
-def _logging(*, debug: bool, logfile: Given | None) -> Iterator[None]:
-    handlers: list[logging.Handler] = []
-    if debug:
-        handlers.append(logging.StreamHandler())
-    if logfile:
-        try:
-            descriptor = os.open(logfile.value, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise ConfigurationError(f"The log file {logfile.value} can not be written: {error.strerror}.") from error
-        handlers.append(logging.StreamHandler(os.fdopen(descriptor, "a", encoding="utf-8")))
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-    log.setLevel(logging.DEBUG if handlers else logging.WARNING)
-    try:
-        yield
-    finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
+def _logfile(parsed: parser.Parsed) -> Path | None:
+    given = parsed.explicit.get("logfile")
+    return None if given is None else Path(given.value)
 
 
 def _complain(text: str) -> None:

@@ -223,6 +223,8 @@ class _Session:
         else:
             moments += [self._deadline(self._started, self._limits.job_timeout)]
             moments += [self._deadline(self._last_output, self._limits.idle_timeout)]
+            patience = self._cancel.patience
+            moments += [None if patience is None else now + patience]
         if self._prompter.waiting and now < self._last_output + QUIET:
             moments.append(self._last_output + QUIET)
         return min((max(moment - now, 0.0) for moment in moments if moment is not None), default=None)
@@ -251,8 +253,9 @@ class _Session:
             kill_tree(self._child.pid)
 
     def _reason_to_stop(self, now: float) -> Reason | None:
-        if self._cancel.requested:
-            return self._cancel.requested
+        asked = self._cancel.check()
+        if asked:
+            return asked
         if self._limits.job_timeout and now >= self._started + self._limits.job_timeout:
             return "job_timeout"
         if self._limits.idle_timeout and now >= self._last_output + self._limits.idle_timeout:

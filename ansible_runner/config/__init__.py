@@ -1,0 +1,1 @@
+"""Configurations of jobs, one class for each kind of command."""

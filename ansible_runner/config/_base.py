@@ -1,0 +1,44 @@
+"""What the configurations of ansible-runner have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from ee_runner import config
+from ee_runner.attachment import Attachment
+from ee_runner.query_words import Words
+
+
+class BaseConfig(config.RunnerConfig):
+    """`ee_runner.RunnerConfig`, for a job that shows on sys.stdout unless it is quiet."""
+
+    def __init__(
+        self,
+        private_data_dir: str | os.PathLike[str] | None = None,
+        *,
+        attachment: Attachment | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(private_data_dir, attachment=attachment or Attachment(shown=True), **options)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "suppress_ansible_output" and self.is_prepared:  # programs set it between prepare() and the run
+            self.attachment = replace(self.attachment, shown=not value)
+        else:
+            super().__setattr__(name, value)
+
+    def generate_ansible_command(self) -> list[str]:
+        """Return the words of the prepared command."""
+        return list(self.command)
+
+    def _prepare_words(self, words: Words) -> None:
+        """Prepare one of Ansible's own tools, on pipes unless the options say otherwise."""
+        self._prepare_command(*words, runner_mode=self._options.get("runner_mode") or "subprocess")
+
+    def _prepare_command(self, executable_cmd: str, cmdline_args: Iterable[str], **options: Any) -> None:
+        for name, value in {"executable_cmd": executable_cmd, "cmdline_args": tuple(cmdline_args), **options}.items():
+            setattr(self, name, value)
+        self.prepare()

@@ -1,0 +1,35 @@
+"""How a caller is connected to its job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ee_runner.executor import Cancellation
+from ee_runner.job import Terminal
+from ee_runner.pipeline import Display
+
+if TYPE_CHECKING:
+    from ee_runner.engines.base import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """How the caller is connected to the job.
+
+    `display` shows it, `progress` shows a pull; `stdin` is a descriptor handed to the job (see Executor.run);
+    `terminal` is how the job is connected, None as the settings say; `tty` whether it may have a terminal in a
+    container. `shown` asks for the job on sys.stdout, unless its options say that it is quiet. `explain` takes a line
+    for each decision worth telling (``--debug``), `warn` what nobody should overlook.
+    """
+
+    display: Display | None = None
+    progress: Progress | None = None
+    terminal: Terminal | None = None
+    tty: bool = True
+    stdin: int | None = None
+    shown: bool = False
+    cancellation: Cancellation = field(default_factory=Cancellation)
+    explain: Callable[[str], None] = lambda _: None
+    warn: Callable[[str], None] = lambda _: None

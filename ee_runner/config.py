@@ -1,0 +1,175 @@
+"""What one job was asked for, and what exactly will run: the object that handlers and plugins are given."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import weakref
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ee_runner import names, settings
+from ee_runner.attachment import Attachment
+from ee_runner.errors import ConfigurationError
+from ee_runner.job import CommandTarget, JobSpec, Terminal
+from ee_runner.options import BY_NAME, default_of
+from ee_runner.preparation import Prepared, prepare
+from ee_runner.sources import Rank, Resolved
+from ee_runner.workspace import places
+
+_UNPREPARED = "The job is not prepared yet: call prepare() first."
+_PIPED_TOOLS = ("ansible-config", "ansible-doc", "ansible-galaxy")
+
+
+class RunnerConfig:
+    """One job's configuration (seed, section 5.23): the options of the option table, as keywords and as attributes.
+
+    Options may be set until `prepare`; from then on they show what was resolved from all sources. `command`, `cwd`
+    and `env` are what the job's process gets, exactly: they may be changed until the job runs. Paths are texts.
+    Raises ConfigurationError for an option that does not exist, naming the nearest one.
+    """
+
+    def __init__(
+        self,
+        private_data_dir: str | os.PathLike[str] | None = None,
+        *,
+        attachment: Attachment | None = None,
+        **options: Any,
+    ) -> None:
+        settings.check_names(options)
+        self._options: dict[str, Any] = {**options, "private_data_dir": private_data_dir}
+        self._options["ident"] = names.new_ident() if options.get("ident") is None else options["ident"]
+        self._resolved: Resolved | None = None
+        self._places: contextlib.ExitStack | None = None
+        self._job: Prepared | None = None
+        self._view: Mapping[str, Any] = {}
+        self.attachment = attachment or Attachment()
+        self.command: list[str] = []
+        self.cwd = ""
+        self.env: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, resolved: Resolved, attachment: Attachment | None = None) -> RunnerConfig:
+        """Return the configuration whose sources are merged already."""
+        config = cls(attachment=attachment)
+        config._options = {}
+        config._resolved = resolved
+        return config
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._view:
+            return self._view[name]
+        if name not in BY_NAME:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        if self._resolved is not None:
+            return self._resolved.values[name]
+        given = self._options.get(name)
+        return default_of(BY_NAME[name], "run") if given is None else given
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in BY_NAME:
+            super().__setattr__(name, value)
+        elif self._job is not None:
+            raise ConfigurationError(
+                f"{name} can not be changed any more: the job is prepared. Set it before prepare()."
+            )
+        else:
+            self._options[name] = value
+
+    def prepare(self) -> None:
+        """Read the inputs and make the run's places, which go when the job has run, or with this object.
+
+        Raises ConfigurationError, EngineUnavailable and ArtifactError as `ee_runner.preparation.prepare` does.
+        """
+        if self._options or self._resolved is None:
+            self._resolved = settings.resolve(self._options, environ=os.environ)
+        spec = settings.job_spec(self._resolved)
+        made = contextlib.ExitStack()
+        if self._resolved.values["private_data_dir"] is None:
+            weakref.finalize(self, _discard, spec.private_data_dir)
+        job = made.enter_context(prepare(spec, self.attachment, self._terminal(self._resolved, spec)))
+        self._leave()
+        self._places, self._job = made, job
+        weakref.finalize(self, made.close)
+        self.command = list(job.plan.argv)
+        self.cwd = str(job.plan.cwd)
+        self.env = job.engine.environment(job.plan)
+        self._view = _view(job, self._resolved)
+
+    @property
+    def spec(self) -> JobSpec:
+        """The job as it was resolved; ConfigurationError before `prepare`."""
+        return self._prepared().spec
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The value of every option, all sources merged; ConfigurationError before `prepare`."""
+        if self._resolved is None:
+            raise ConfigurationError(_UNPREPARED)
+        return self._resolved.values
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Prepared]:
+        """Give the job as it is to run now, prepared anew if it has run before; its places go at the end."""
+        if self._places is None:
+            self.prepare()
+        job = self._prepared()
+        changed = replace(
+            job.plan, argv=tuple(self.command), cwd=PurePosixPath(self.cwd), env=dict(self.env), complete_env=True
+        )
+        try:
+            yield replace(job, plan=changed)
+        finally:
+            self._leave()
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether the places of the next run are made."""
+        return self._places is not None
+
+    def _prepared(self) -> Prepared:
+        if self._job is None:
+            raise ConfigurationError(_UNPREPARED)
+        return self._job
+
+    def _leave(self) -> None:
+        made, self._places = self._places, None
+        if made is not None:
+            made.close()
+
+    def _terminal(self, resolved: Resolved, spec: JobSpec) -> Terminal:
+        if self.attachment.terminal is not None:
+            return self.attachment.terminal
+        mode = resolved.values["runner_mode"]
+        if resolved.rank("runner_mode") is Rank.DEFAULT and isinstance(spec.target, CommandTarget):
+            mode = "subprocess" if PurePosixPath(spec.target.executable).name in _PIPED_TOOLS else mode
+        return Terminal.PIPES if mode == "subprocess" else Terminal.PTY
+
+
+def _view(job: Prepared, resolved: Resolved) -> Mapping[str, Any]:
+    """Return what programs read that no option holds as such."""
+    spec = job.spec
+    container = job.engine.capabilities.images
+    return {
+        "ident": spec.ident,
+        "private_data_dir": str(spec.private_data_dir),
+        "project_dir": str(spec.project_dir),
+        "artifact_dir": str(spec.artifact_dir),
+        "fact_cache": str(job.workspace.fact_cache_dir),
+        "settings": resolved.settings,
+        "containerized": container,
+        "sandboxed": job.engine.capabilities.isolates and not container,
+        "process_isolation": job.engine.capabilities.isolates,
+        "process_isolation_executable": job.engine.name,
+        "container_image": spec.container.image,
+        "container_name": job.engine.container_name(spec.ident) if container else None,
+    }
+
+
+def _discard(directory: Path) -> None:
+    """Remove a private data directory that was made for one command."""
+    places.remove(directory)
+    with contextlib.suppress(OSError):
+        directory.parent.rmdir()

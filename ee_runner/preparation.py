@@ -1,0 +1,107 @@
+"""Makes a job ready to run: its engine, its workspace and its plan."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ee_runner import arguments, plan
+from ee_runner.artifacts import ArtifactStore
+from ee_runner.attachment import Attachment
+from ee_runner.engines import registry
+from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
+from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Terminal
+from ee_runner.plan import ExecutionPlan
+from ee_runner.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ee_runner.engines.base import ContainerEngine
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A job whose inputs are read and whose places are made; `nonce` marks its events on the output stream."""
+
+    spec: JobSpec
+    engine: ContainerEngine
+    workspace: Workspace
+    plan: ExecutionPlan
+    nonce: str
+
+
+@contextlib.contextmanager
+def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterator[Prepared]:
+    """Choose the engine, read the inputs, make the places and the plan; the places go when the context ends.
+
+    Raises ConfigurationError and EngineUnavailable before anything is written; after it, what `arguments` and `plan`
+    raise, and then the artifacts say ``error``.
+    """
+    engine = _choose_engine(spec, attachment)
+    spec = replace(spec, engine=engine.name)
+    own_root, isolated = engine.capabilities.own_root, engine.capabilities.isolates
+    if own_root and terminal is Terminal.PIPES and attachment.stdin is not None and os.isatty(attachment.stdin):
+        arguments.refuse_prompts(spec)
+    spec, brought = arguments.of_command(spec, os.environ, own_root=own_root, isolated=isolated)
+    nonce = os.urandom(16).hex()
+    with Workspace.open(spec, own_root=own_root) as workspace:
+        with failure_recorded(spec):
+            named = arguments.of_workspace(workspace, os.environ, own_root=own_root, isolated=isolated)
+            job = plan.make(
+                spec,
+                workspace,
+                own_root=own_root,
+                nonce=nonce,
+                references=(*brought.references, *named),
+                environment=brought.environment,
+                ssh_directory=_ssh_directory(spec),
+                terminal=terminal,
+                tty=attachment.tty,
+            )
+        yield Prepared(spec, engine, workspace, job, nonce)
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """Say what the artifacts hold of a job that an error kept from running or from going on."""
+    reasons: tuple[tuple[type[BaseException], Reason], ...] = (
+        (ImageError, "image"),
+        (LaunchError, "launch"),
+        (EngineError, "engine"),
+        (CallbackError, "callback"),
+    )
+    reason: Reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
+    rc = error.exit_code if isinstance(error, RunnerError) else 1
+    return Outcome("error", rc, reason, str(error))
+
+
+def _choose_engine(spec: JobSpec, attachment: Attachment) -> ContainerEngine:
+    engine, reasons = registry.choose(spec.engine)
+    for line in reasons:
+        attachment.explain(line)
+    if spec.engine == registry.AUTO and not engine.capabilities.isolates:
+        attachment.warn("no engine that isolates can be used; the job runs on this host (--debug says why)")
+    return engine
+
+
+@contextlib.contextmanager
+def failure_recorded(spec: JobSpec) -> Iterator[None]:
+    """Have the artifacts say how a job ended that did not get as far as to run."""
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(ArtifactError), ArtifactStore(spec.artifact_dir) as store:
+            store.write_outcome(outcome_of(error))
+        raise
+
+
+def _ssh_directory(spec: JobSpec) -> Path | None:
+    if not isinstance(spec.target, CommandTarget):
+        return None
+    try:
+        directory = Path.home() / ".ssh"
+        return directory if directory.is_dir() else None
+    except (RuntimeError, OSError):  # no home, or one that is not ours
+        return None

@@ -115,8 +115,11 @@ def connected(
     err = None if error_fd is None else to_any(error_fd)
     on_terminal = stdin is not None and os.isatty(stdin) and _is_terminal(output_fd)
     terminal = None if stdin is None else Terminal.INTERACTIVE if on_terminal else Terminal.PIPES
-    display = None if out is None and err is None else Console(out or _nowhere, err or _nowhere, plain=False)
-    return replace(attachment or Attachment(), display=display, terminal=terminal, tty=on_terminal, stdin=stdin)
+    attachment = attachment or Attachment()
+    if out is not None or err is not None:
+        display = Console(out or _nowhere, err or _nowhere, plain=False)
+        attachment = replace(attachment, display=display, shown=True)
+    return replace(attachment, terminal=terminal, tty=on_terminal, stdin=stdin)
 
 
 def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
@@ -130,8 +133,8 @@ def _captured(runner: Runner) -> Captured | None:
     """Keep the output in memory where the job keeps no file of it."""
     if not runner.config.spec.suppress_output_file:
         return None
-    captured = Captured(runner.config.attachment.display)
-    runner.config.attachment = replace(runner.config.attachment, display=captured)
+    captured = Captured()
+    runner.config.attachment = replace(runner.config.attachment, captured=captured)
     return captured
 
 

@@ -117,17 +117,6 @@ class ArtifactStore:
         return descriptor
 
 
-def read_events(directory: Path) -> Iterator[dict[str, Any]]:
-    """Yield the events of a job in order of their counter; raises ArtifactError for a file that can not be read."""
-    for path in sorted((directory / "job_events").glob("*-*.json"), key=_counter):
-        if path.name.endswith("-partial.json"):
-            continue
-        try:
-            yield msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
-        except (OSError, msgspec.DecodeError) as error:
-            raise ArtifactError(f"The event file {path} can not be read: {error}.") from error
-
-
 def rotate(root: Path, *, keep: int, current: Path) -> None:
     """Remove the oldest finished jobs below `root` until `keep` jobs are left; 0 keeps all (seed, section 4.9).
 
@@ -152,11 +141,6 @@ def _ended(path: Path) -> float | None:
         return path.stat().st_mtime if (path / "status").read_text().strip() in FINAL else None
     except OSError:
         return None
-
-
-def _counter(path: Path) -> int:
-    number = path.name.partition("-")[0]
-    return int(number) if number.isdigit() else -1
 
 
 def _readable(text: str) -> str:

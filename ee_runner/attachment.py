@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ee_runner.console import Captured
 from ee_runner.executor import Cancellation
 from ee_runner.job import Terminal
 from ee_runner.pipeline import Display
@@ -20,8 +21,9 @@ class Attachment:
 
     `display` shows it, `progress` shows a pull; `stdin` is a descriptor handed to the job (see Executor.run);
     `terminal` is how the job is connected, None as the settings say; `tty` whether it may have a terminal in a
-    container. `shown` asks for the job on sys.stdout, unless its options say that it is quiet. `explain` takes a line
-    for each decision worth telling (``--debug``), `warn` what nobody should overlook.
+    container. `captured` gets the output of a job that keeps no file of it. `shown` asks for the job on sys.stdout,
+    unless there is a display or its options say that it is quiet, and for the words of the runner's own with it.
+    `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
     """
 
     display: Display | None = None
@@ -29,6 +31,7 @@ class Attachment:
     terminal: Terminal | None = None
     tty: bool = True
     stdin: int | None = None
+    captured: Captured | None = None
     shown: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
     explain: Callable[[str], None] = lambda _: None

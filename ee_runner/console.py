@@ -11,8 +11,6 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO, TypeAlias
 
-from ee_runner.pipeline import Display
-
 Writer: TypeAlias = Callable[[bytes], None]
 
 
@@ -55,35 +53,31 @@ class JsonLines:
 
 
 class Captured:
-    """Keeps the output, and hands it on to another display if there is one."""
+    """Keeps in memory what a job does not keep on disk; `out` and `err` read as the artifacts would."""
 
-    def __init__(self, shown: Display | None = None) -> None:
-        self._shown = shown
+    def __init__(self) -> None:
         self._out: list[bytes] = []
         self._err: list[bytes] = []
 
     def stdout(self, data: bytes) -> None:
         self._out.append(data)
-        if self._shown is not None:
-            self._shown.stdout(data)
 
     def stderr(self, data: bytes) -> None:
         self._err.append(data)
-        if self._shown is not None:
-            self._shown.stderr(data)
-
-    def event(self, event: dict[str, Any]) -> None:
-        if self._shown is not None:
-            self._shown.event(event)
 
     @property
     def out(self) -> str:
-        """All of the output as text, what is no UTF-8 replaced."""
-        return b"".join(self._out).decode("utf-8", "replace")
+        """All of the output as text, with plain line ends, what is no UTF-8 replaced."""
+        return _as_text(self._out)
 
     @property
     def err(self) -> str:
-        return b"".join(self._err).decode("utf-8", "replace")
+        return _as_text(self._err)
+
+
+def _as_text(chunks: list[bytes]) -> str:
+    with io.TextIOWrapper(io.BytesIO(b"".join(chunks)), encoding="utf-8", errors="replace") as file:
+        return file.read()
 
 
 def on_standard_streams() -> Console:

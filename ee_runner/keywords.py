@@ -19,25 +19,10 @@ Plays: TypeAlias = "Mapping[str, Any] | Sequence[Mapping[str, Any]]"
 
 
 class Keywords(TypedDict, total=False):
-    """What a job may be given, all of it optional; None means not given (seed, section 5.2)."""
+    """What any command may be given, all of it optional; None means not given (seed, section 5.4)."""
 
     private_data_dir: StrPath | None
     ident: str | int | None
-    playbook: StrPath | Sequence[StrPath] | Plays | None
-    module: str | None
-    module_args: str | None
-    host_pattern: str | None
-    role: str | None
-    role_vars: Mapping[str, Any] | str | None
-    role_skip_facts: bool | None
-    roles_path: StrPath | Sequence[StrPath] | None
-    inventory: StrPath | Sequence[StrPath] | Mapping[str, Any] | None
-    limit: str | None
-    tags: str | None
-    skip_tags: str | None
-    forks: int | None
-    verbosity: int | None
-    cmdline: str | Sequence[str] | None
     binary: str | None
     envvars: Mapping[str, Any] | None
     extravars: Mapping[str, Any] | None
@@ -102,7 +87,22 @@ class Keywords(TypedDict, total=False):
 
 
 class JobKeywords(Keywords, total=False):
-    """The same, and a command in place of a playbook, a module or a role."""
+    """The same, and what to run on which hosts."""
 
+    playbook: StrPath | Sequence[StrPath] | Plays | None
+    module: str | None
+    module_args: str | None
+    host_pattern: str | None
+    role: str | None
+    role_vars: Mapping[str, Any] | str | None
+    role_skip_facts: bool | None
+    roles_path: StrPath | Sequence[StrPath] | None
+    inventory: StrPath | Sequence[StrPath] | Mapping[str, Any] | None
+    limit: str | None
+    tags: str | None
+    skip_tags: str | None
+    forks: int | None
+    verbosity: int | None
+    cmdline: str | Sequence[str] | None
     executable_cmd: str | None
     cmdline_args: Sequence[str] | None

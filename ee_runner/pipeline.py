@@ -14,6 +14,7 @@ from ee_runner.handlers import Handlers
 from ee_runner.job import Status
 
 if TYPE_CHECKING:
+    from ee_runner.console import Captured
     from ee_runner.emitters import Emitter
 
 
@@ -45,6 +46,7 @@ class Pipeline:
         emitters: Sequence[Emitter] = (),
         announce: Callable[[str], None] = lambda _: None,
         display: Display | None = None,
+        captured: Captured | None = None,
         json_mode: bool = False,
     ) -> None:
         self._decoder = decoder
@@ -54,6 +56,7 @@ class Pipeline:
         self._emitters = emitters
         self._announce = announce
         self._display = display
+        self._captured = captured
         self._json_mode = json_mode
         self.stats: Mapping[str, Any] | None = None
         """The data of the last ``playbook_on_stats`` event."""
@@ -67,6 +70,8 @@ class Pipeline:
 
     def stderr(self, data: bytes) -> None:
         self._store.write_stderr(data)
+        if self._captured is not None:
+            self._captured.stderr(data)
         if self._display is not None:
             self._display.stderr(data)
 
@@ -83,9 +88,9 @@ class Pipeline:
         for event in self._assembler.close():
             self._emit(event)
 
-    def say(self, text: str) -> None:
-        """Add a line of the runner's own to the artifacts, as a verbose event; the caller shows the text itself."""
-        self._take(Text(text.encode() + b"\r\n"), shown=False)
+    def say(self, text: str, *, shown: bool) -> None:
+        """Add a line of the runner's own to the artifacts, as a verbose event, and show it if the caller does not."""
+        self._take(Text(text.encode() + b"\r\n"), shown=shown)
 
     def _take(self, item: Any, *, shown: bool = True) -> None:
         if isinstance(item, Text):
@@ -95,7 +100,7 @@ class Pipeline:
 
     def _show(self, data: bytes, *, displayed: bool = True) -> None:
         if not self._json_mode:
-            self._store.write_stdout(data)
+            self._keep_output(data)
         if displayed and self._display is not None:
             self._display.stdout(data)
 
@@ -110,11 +115,16 @@ class Pipeline:
         if kept:
             self._keep(event)
         if self._json_mode:
-            self._store.write_stdout(msgspec.json.encode(event) + b"\n")
+            self._keep_output(msgspec.json.encode(event) + b"\n")
         for emitter in self._emitters:
             emitter.event(event)
         if self._display is not None:
             self._display.event(event)
+
+    def _keep_output(self, data: bytes) -> None:
+        self._store.write_stdout(data)
+        if self._captured is not None:
+            self._captured.stdout(data)
 
     def _keep(self, event: dict[str, Any]) -> None:
         self._announce(self._store.write_event(event))

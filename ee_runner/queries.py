@@ -29,6 +29,9 @@ from ee_runner.query_words import (
 if TYPE_CHECKING:
     import threading
 
+    from typing_extensions import Unpack
+
+    from ee_runner.keywords import Keywords
     from ee_runner.runner import Runner
 
 Document: TypeAlias = dict[str, Any]
@@ -44,7 +47,7 @@ def get_plugin_docs(
     snippet: bool = False,
     playbook_dir: PathText | None = None,
     module_path: PathText | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> tuple[Document | str, str]:
     """Return the documentation of plugins, and what ``ansible-doc`` said on its standard error (seed, section 5.6).
 
@@ -74,7 +77,7 @@ def get_plugin_docs_async(
     snippet: bool = False,
     playbook_dir: PathText | None = None,
     module_path: PathText | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> tuple[threading.Thread, Runner]:
     """Ask for plugin docs in a thread of its own, and return the thread and the Runner (seed, section 5.7).
 
@@ -100,7 +103,7 @@ def get_plugin_list(
     plugin_type: str | None = None,
     playbook_dir: PathText | None = None,
     module_path: PathText | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> tuple[Document | str, str]:
     """Return the installed plugins of a type, modules unless told otherwise, and Ansible's error (seed, section 5.8).
 
@@ -133,7 +136,7 @@ def get_inventory(
     vault_password_file: PathText | None = None,
     output_file: PathText | None = None,
     export: bool | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> tuple[Document | str, str]:
     """Return an inventory, one of its hosts, or its graph, and Ansible's error (seed, section 5.9).
 
@@ -159,7 +162,7 @@ def get_inventory(
 
 
 def get_ansible_config(
-    action: str, config_file: PathText | None = None, only_changed: bool | None = None, **options: Any
+    action: str, config_file: PathText | None = None, only_changed: bool | None = None, **options: Unpack[Keywords]
 ) -> tuple[str, str]:
     """Return Ansible's configuration as text, and its error (seed, section 5.10).
 
@@ -170,7 +173,7 @@ def get_ansible_config(
 
 
 def get_role_list(
-    collection: str | None = None, playbook_dir: PathText | None = None, **options: Any
+    collection: str | None = None, playbook_dir: PathText | None = None, **options: Unpack[Keywords]
 ) -> tuple[Document, str]:
     """Return the installed roles that have an argument specification, of one collection or of all.
 

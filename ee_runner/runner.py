@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
-from ee_runner import artifacts, facts
+from ee_runner import artifacts
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.config import RunnerConfig
-from ee_runner.errors import ArtifactError, CallbackError, ConfigurationError, LaunchError, RunnerError
+from ee_runner.errors import ArtifactError, CallbackError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
-from ee_runner.events.log import EventLog, read_events
-from ee_runner.events.model import Event, Stats
 from ee_runner.executor import Cancellation
 from ee_runner.handlers import (
     ArtifactsHandler,
@@ -31,6 +28,7 @@ from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Termi
 from ee_runner.logs import log
 from ee_runner.pipeline import Display, Pipeline
 from ee_runner.preparation import Prepared, failure_recorded, outcome_of
+from ee_runner.results import Results
 from ee_runner.secrets import mask_environment, redact_words
 from ee_runner.spool import Spool
 
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 _OBSERVED = ("ansible", "ansible-playbook")
 
 
-class Runner:
+class Runner(Results):
     """One job and its results (seed, section 5.11).
 
     `rc`, `status` and `reason` tell how it ended; `detail` says more where there is more to say; `undelivered` counts,
@@ -63,7 +61,7 @@ class Runner:
     ) -> None:
         if not config.is_prepared:
             config.prepare()
-        self.config = config
+        super().__init__(config)
         self.remove_partials = remove_partials
         self.event_handler = event_handler
         self.status_handler = status_handler
@@ -75,10 +73,6 @@ class Runner:
         self.reason: Reason | None = None
         self.detail = ""
         self.undelivered: Mapping[str, int] = {}
-        self.log = EventLog(Path(config.artifact_dir))
-        self._stats: Mapping[str, Any] | None = None
-
-    # The job
 
     def cancel(self) -> None:
         """Ask the job to stop; its outcome will be ``canceled``, rc 254."""
@@ -95,17 +89,24 @@ class Runner:
         CallbackError; the artifacts say ``error`` then, unless it was a callback that is called after the end.
         """
         self.log.begin()
+        self.status, self.rc, self.reason, self.detail, self._stats = "unstarted", None, None, "", None
         try:
-            with self.config.opened() as job, self._logging():
-                self._run(job)
+            with self.config.opened() as job, contextlib.ExitStack() as stack:
+                with failure_recorded(job.spec):
+                    stack.enter_context(self._logging())
+                    emitters = self._emitters()
+                self._run(job, emitters)
+        except BaseException as error:
+            if self.rc is None:
+                self._settle(outcome_of(error))
+            raise
         finally:
+            self.config.attachment.cancellation.forget()
             self.log.end()
         self._rotate(self.config.spec)
         return self.status, self.rc
 
-    def _run(self, job: Prepared) -> None:
-        with failure_recorded(job.spec):
-            emitters = self._emitters()
+    def _run(self, job: Prepared, emitters: Sequence[Emitter]) -> None:
         with (
             ArtifactStore(job.spec.artifact_dir, keeps_output=not job.spec.suppress_output_file) as store,
             Spool(job.workspace.spool) as spool,
@@ -123,6 +124,7 @@ class Runner:
                     store.write_outcome(outcome)
                 if not isinstance(error, Exception):
                     self._settle(outcome)
+                    self._close(emitters)
                     raise
                 failures.insert(0, error)
             self._stats = pipeline.stats
@@ -142,7 +144,7 @@ class Runner:
                     progress=self.config.attachment.progress,
                 )
             except LaunchError as error:
-                pipeline.say(str(error))
+                pipeline.say(str(error), shown=self.config.attachment.shown)
                 return Outcome("failed", 127, "launch", str(error))
             finally:
                 pipeline.close()
@@ -189,6 +191,7 @@ class Runner:
             emitters=emitters,
             announce=self.log.announce,
             display=self._display(),
+            captured=self.config.attachment.captured,
             json_mode=job.spec.json_mode and not plain,
         )
 
@@ -256,8 +259,6 @@ class Runner:
         except ArtifactError as error:
             self.detail = self.detail or str(error)
 
-    # Its results
-
     @property
     def canceled(self) -> bool:
         return self.status == "canceled"
@@ -269,76 +270,6 @@ class Runner:
     @property
     def errored(self) -> bool:
         return self.status == "error"
-
-    @property
-    def stdout(self) -> TextIO:
-        """An open handle on the job's output; ArtifactError when there is none."""
-        return self._open("stdout")
-
-    @property
-    def stderr(self) -> TextIO:
-        """An open handle on what the job wrote apart from its terminal; ArtifactError when there is none."""
-        return self._open("stderr")
-
-    @property
-    def events(self) -> Iterator[dict[str, Any]]:
-        """The job's events in order (seed, section 1.14); while it runs they follow as they come, until it ends."""
-        return iter(self.log)
-
-    def iter_events(self) -> Iterator[Event]:
-        """The same as typed values."""
-        return map(Event.from_dict, self.log)
-
-    @property
-    def stats(self) -> dict[str, Any] | None:
-        """The counts of the last ``playbook_on_stats`` event by kind and host, or None when there is none."""
-        stats = self.typed_stats
-        return None if stats is None else stats.to_dict()
-
-    @property
-    def typed_stats(self) -> Stats | None:
-        """The same as a typed value."""
-        last = self._stats
-        if last is None:
-            for event in read_events(Path(self.config.artifact_dir)):
-                last = event["event_data"] if event["event"] == "playbook_on_stats" else last
-        return None if last is None else Stats.from_event_data(last)
-
-    def host_events(self, host: str) -> Iterator[dict[str, Any]]:
-        """The events of one host, in order."""
-        return (event for event in self.events if event.get("event_data", {}).get("host") == host)
-
-    def get_fact_cache(self, host: str) -> dict[str, Any]:
-        """Return the facts that are kept of a host, empty when there are none (seed, section 5.17)."""
-        return facts.read_facts(Path(self.config.fact_cache), host, prefix=self._fact_prefix)
-
-    def set_fact_cache(self, host: str, data: Mapping[str, Any]) -> None:
-        """Keep facts of a host, for this job to come and for later ones with its ident.
-
-        Raises ConfigurationError when the job keeps its facts elsewhere than in files.
-        """
-        kind = self.config.values["fact_cache_type"]
-        if kind != "jsonfile":
-            raise ConfigurationError(f"fact_cache_type is {kind!r}: facts can be set in files only ('jsonfile')")
-        facts.write_facts(Path(self.config.fact_cache), host, data, prefix=self._fact_prefix)
-
-    @property
-    def _fact_prefix(self) -> str:
-        return self.config.env.get("ANSIBLE_CACHE_PLUGIN_PREFIX", "")
-
-    def _open(self, name: str) -> TextIO:
-        path = Path(self.config.artifact_dir) / name
-        try:
-            return _Output(path.open("rb"), encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise ArtifactError(f"The artifact {path} can not be read: {error.strerror}.") from error
-
-
-class _Output(io.TextIOWrapper):
-    """A file that is closed without a word when nobody holds it any more."""
-
-    def __del__(self) -> None:
-        self.close()
 
 
 def _is_observed(spec: JobSpec) -> bool:

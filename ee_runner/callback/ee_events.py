@@ -729,6 +729,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._of_task(event, task_of(result), data)
 
 
+ODD_NAMES = {
+    "v2_on_file_diff": "runner_on_file_diff",
+    "v2_playbook_on_handler_task_start": "playbook_on_task_start",
+}
+
+
 def guarded(name: str, method: Callable[..., None]) -> Callable[..., None]:
     """Make a callback that can't disturb the play: what goes wrong is said in its event."""
 
@@ -737,7 +743,7 @@ def guarded(name: str, method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args, **kwargs)
         except Exception as error:
             problem = f"{type(error).__name__}: {error}"
-            event = name[len("v2_") :]
+            event = ODD_NAMES.get(name, name[len("v2_") :])
             self._observer.record(event, lambda: {"ee_runner_error": problem})
 
     return callback

@@ -20,6 +20,11 @@ from ee_runner.secrets import redact_words
 FOLLOWING = 0.1
 """Seconds after the first subscription in which those for other topics, and of other subscribers, may follow."""
 
+_IDLE = 0.05
+_LOOK = 2
+"""After so many seconds without a message, so many milliseconds to hear of subscribers that left meanwhile: ZeroMQ
+tells of a lost connection at the second look only, and a message sent before is lost without an error."""
+
 _LONGEST_RECONNECT = 5_000
 _HEARTBEAT = 5_000
 _SILENCE = 15_000
@@ -47,6 +52,7 @@ class ZmqTransport:
 
         self._shown = redact_words((url,))[0]
         self._topics: set[bytes] = set()
+        self._last_sent = 0.0
         self._waking, self._woken = socket.socketpair()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
@@ -69,6 +75,7 @@ class ZmqTransport:
             self._socket.send_multipart((message.topic, message.body), zmq.NOBLOCK)
         except zmq.Again:
             raise Undelivered(f"{self._shown}: a subscriber does not keep up.") from None
+        self._last_sent = time.monotonic()
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):  # the delivery has ended meanwhile
@@ -90,6 +97,8 @@ class ZmqTransport:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _SILENCE)
 
     def _await_subscription(self, until: float) -> None:
+        if time.monotonic() - self._last_sent > _IDLE:
+            self._poller.poll(_LOOK)
         self._take_subscriptions()
         if not self._topics:
             self._listen(until, lambda: bool(self._topics))

@@ -50,6 +50,11 @@ class EventLog:
         self._has_none = True
         self._running = True
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the job is between `begin` and `end`."""
+        return self._running
+
     def announce(self, name: str) -> None:
         """An event file of this name is in place, and none of an earlier job; names come in order of the counter."""
         self._has_none = False

@@ -36,6 +36,11 @@ class Cancellation:
             self._reason = self._reason or reason
         self.nudge()
 
+    def forget(self) -> None:
+        """Take the request back, now that the job has ended: it is not meant for the next one."""
+        with self._lock:
+            self._reason = None
+
     def asking(self, ask: Callable[[], bool] | None) -> Cancellation:
         """Have `check` call this from now on; what it raises comes out there, and it is not called again."""
         self._ask = ask

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ee_runner.artifacts import ArtifactStore, read_events, rotate
+from ee_runner.artifacts import ArtifactStore, rotate
 from ee_runner.errors import ArtifactError
 from ee_runner.job import Outcome
 
@@ -51,20 +51,6 @@ def test_outcome_and_output_are_what_was_written(directory: Path) -> None:
     assert (directory / "stdout").read_bytes() == b"a\r\nb"
     assert (directory / "rc").read_text() == "254"
     assert (directory / "status").read_text() == "timeout"
-
-
-def test_events_are_read_back_in_order_and_half_written_ones_are_not_seen(directory: Path) -> None:
-    with ArtifactStore(directory) as store:
-        for counter in (10, 2, 1):
-            store.write_event({"counter": counter, "uuid": f"u-{counter}", "stdout": "é"})
-    (directory / "job_events" / "11-u-partial.json").write_text("{")
-    assert [event["counter"] for event in read_events(directory)] == [1, 2, 10]
-
-
-def test_a_broken_event_file_is_named(directory: Path) -> None:
-    (directory / "job_events" / "1-u.json").write_text("{")
-    with pytest.raises(ArtifactError, match=r"1-u\.json"):
-        list(read_events(directory))
 
 
 def test_a_vanished_directory_is_named_with_what_happened(directory: Path) -> None:

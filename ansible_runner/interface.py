@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ee_runner.keywords import JobKeywords
 
 __all__ = [
+    "Runner",
     "get_ansible_config",
     "get_inventory",
     "get_plugin_docs",

@@ -25,11 +25,13 @@ def set_debug(value: str) -> None:
     """Let debugging messages through, or hold them back: ``enable`` or ``disable``."""
     if value not in ("enable", "disable"):
         raise ValueError(f"debug is 'enable' or 'disable', not {value!r}")
-    _LOG.setLevel(logging.DEBUG if value == "enable" else logging.NOTSET)
+    _LOG.setLevel(logging.DEBUG if value == "enable" else logging.INFO)
 
 
 def set_logfile(filename: str) -> None:
-    """Append what is logged to a file as well."""
+    """Append what is logged to a file as well, debugging messages where they are let through."""
+    if _LOG.level == logging.NOTSET:
+        _LOG.setLevel(logging.INFO)
     handler = logging.FileHandler(filename)
     handler.setFormatter(logging.Formatter(_FORMAT))
     _LOG.addHandler(handler)

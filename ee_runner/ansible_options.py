@@ -1,4 +1,4 @@
-"""The command lines of ansible and ansible-playbook: which options take values, and which values are paths.
+"""The command lines of Ansible's tools: which options take values, and which values are paths.
 
 The tables hold what ansible-core 2.14 to 2.22 accept, taken together. Arguments are read as argparse reads them:
 ``--opt value``, ``--opt=value``, unambiguous beginnings of long options, ``-ovalue``, and clusters (``-bKi inv``).
@@ -25,6 +25,7 @@ class Kind(Enum):
     MODULE_PATH = "directories separated by colons"
     LIMIT = "@file, or a host pattern"
     TREE = "a directory that is written"
+    OUTPUT = "a file that is written"
     PLAYBOOK = "a playbook"
     PROMPT = "no value: Ansible asks for one"
 
@@ -105,6 +106,27 @@ _ADHOC = (
     *_values("-a --args, -m --module-name, -B --background, -P --poll, --task-timeout"),
     *_flags("-o --one-line"),
 )
+_INVENTORY = (
+    *_COMMON,
+    _paths("--playbook-dir", Kind.DIRECTORY),
+    _paths("--output", Kind.OUTPUT),
+    *_values("--host"),
+    *_flags("--list, --graph, -y --yaml, --toml, --vars, --export"),
+)
+_DOC = (
+    _paths("--playbook-dir", Kind.DIRECTORY),
+    _paths("-M --module-path", Kind.MODULE_PATH),
+    _paths("-r --roles-path", Kind.MODULE_PATH),
+    *_values("-t --type, -e --entry-point"),
+    *_flags("-h --help, --version, -v --verbose, -j --json, -l --list, -F --list_files, -s --snippet"),
+    *_flags("--metadata-dump, --no-fail-on-errors"),
+)
+_CONFIG = (
+    _paths("-c --config", Kind.FILE),
+    *_values("-t --type, -f --format"),
+    *_flags("-h --help, --version, -v --verbose, --only-changed --changed-only, --disabled"),
+)
+_TOOLS = {"ansible-inventory": _INVENTORY, "ansible-doc": _DOC, "ansible-config": _CONFIG}
 
 _NEGATIVE_NUMBER = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
 
@@ -112,8 +134,8 @@ _NEGATIVE_NUMBER = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
 def parse(executable: str, arguments: Sequence[str]) -> Parsed:
     """Return the arguments whose values may be host paths, and those for which Ansible asks at the terminal.
 
-    Other tools of Ansible (ansible-inventory, ansible-vault...) are read for the options that they share with these
-    two, never with certainty; for any other program there is nothing to know.
+    Other tools of Ansible are read without certainty, those that have no table for the options that they share with
+    ansible and ansible-playbook; for any other program there is nothing to know.
     """
     tool = PurePath(executable).name
     if tool == "ansible-playbook":
@@ -121,7 +143,7 @@ def parse(executable: str, arguments: Sequence[str]) -> Parsed:
     if tool == "ansible":
         return _Reader(_ADHOC, positional=None).read(arguments)
     if tool.startswith("ansible-"):
-        return Parsed(_Reader(_COMMON, positional=None).read(arguments).arguments, certain=False)
+        return Parsed(_Reader(_TOOLS.get(tool, _COMMON), positional=None).read(arguments).arguments, certain=False)
     return Parsed((), certain=True)
 
 

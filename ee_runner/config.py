@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ee_runner import names, settings
+from ee_runner.artifacts import describe
 from ee_runner.attachment import Attachment
-from ee_runner.errors import ConfigurationError
+from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, Terminal
 from ee_runner.options import BY_NAME, default_of
 from ee_runner.preparation import Prepared, prepare
@@ -20,6 +22,7 @@ from ee_runner.sources import Rank, Resolved
 from ee_runner.workspace import places
 
 _UNPREPARED = "The job is not prepared yet: call prepare() first."
+_PLACES = ("private_data_dir", "project_dir", "artifact_dir", "fact_cache")
 _PIPED_TOOLS = ("ansible-config", "ansible-doc", "ansible-galaxy")
 
 
@@ -38,6 +41,8 @@ class RunnerConfig:
         attachment: Attachment | None = None,
         **options: Any,
     ) -> None:
+        if "hosts" in options:  # what ansible-runner calls it for a role
+            options["host_pattern"] = options.pop("hosts") or options.get("host_pattern")
         settings.check_names(options)
         self._options: dict[str, Any] = {**options, "private_data_dir": private_data_dir}
         self._options["ident"] = names.new_ident() if options.get("ident") is None else options["ident"]
@@ -59,14 +64,26 @@ class RunnerConfig:
         return config
 
     def __getattr__(self, name: str) -> Any:
+        if name not in BY_NAME and (name.startswith("_") or name not in self._view):
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
         if name in self._view:
             return self._view[name]
-        if name not in BY_NAME:
-            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        if name in _PLACES and self._options.get("private_data_dir"):
+            return self._place(name)
         if self._resolved is not None:
             return self._resolved.values[name]
         given = self._options.get(name)
         return default_of(BY_NAME[name], "run") if given is None else given
+
+    def _place(self, name: str) -> str:
+        """Return where a directory of the job will be, as far as the arguments alone decide."""
+        given: str | None = self._options.get(name)
+        own = Path.cwd() / self._options["private_data_dir"]
+        if name in ("private_data_dir", "project_dir"):
+            return os.path.normpath(str(Path.cwd() / (given or own / "project")))
+        artifacts = Path.cwd() / (self._options.get("artifact_dir") or own / "artifacts")
+        directory = artifacts / str(self._options["ident"])
+        return os.path.normpath(str(directory / (given or "fact_cache") if name == "fact_cache" else directory))
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in BY_NAME:
@@ -83,14 +100,15 @@ class RunnerConfig:
 
         Raises ConfigurationError, EngineUnavailable and ArtifactError as `ee_runner.preparation.prepare` does.
         """
+        self._leave()
+        if self._options.get("executable_cmd") and not self._options.get("private_data_dir"):
+            self._options["private_data_dir"] = directory = _temporary_directory()
+            weakref.finalize(self, places.remove, directory)
         if self._options or self._resolved is None:
             self._resolved = settings.resolve(self._options, environ=os.environ)
         spec = settings.job_spec(self._resolved)
         made = contextlib.ExitStack()
-        if self._resolved.values["private_data_dir"] is None:
-            weakref.finalize(self, _discard, spec.private_data_dir)
         job = made.enter_context(prepare(spec, self.attachment, self._terminal(self._resolved, spec)))
-        self._leave()
         self._places, self._job = made, job
         weakref.finalize(self, made.close)
         self.command = list(job.plan.argv)
@@ -158,18 +176,28 @@ def _view(job: Prepared, resolved: Resolved) -> Mapping[str, Any]:
         "project_dir": str(spec.project_dir),
         "artifact_dir": str(spec.artifact_dir),
         "fact_cache": str(job.workspace.fact_cache_dir),
-        "settings": resolved.settings,
+        "settings": dict(resolved.settings),
+        "playbook": _one_or_all(resolved.values["playbook"]),
+        "inventory": _one_or_all(job.workspace.inventory),
         "containerized": container,
         "sandboxed": job.engine.capabilities.isolates and not container,
         "process_isolation": job.engine.capabilities.isolates,
         "process_isolation_executable": job.engine.name,
-        "container_image": spec.container.image,
+        "container_image": spec.container.image or "",
+        "verbosity": spec.verbosity or None,
         "container_name": job.engine.container_name(spec.ident) if container else None,
     }
 
 
-def _discard(directory: Path) -> None:
-    """Remove a private data directory that was made for one command."""
-    places.remove(directory)
-    with contextlib.suppress(OSError):
-        directory.parent.rmdir()
+def _one_or_all(values: Sequence[Any] | None) -> Any:
+    """Return a single value as such, several as a list, and None for none."""
+    return values[0] if values and len(values) == 1 else list(values) if values else None
+
+
+def _temporary_directory() -> Path:
+    """Make a private data directory for one command."""
+    try:
+        return Path(tempfile.mkdtemp(prefix=".ansible-runner-"))
+    except OSError as error:
+        what = f"No private data directory can be made: {describe(error)}"
+        raise ArtifactError(f"{what} Set TMPDIR, or give private_data_dir.") from error

@@ -76,6 +76,9 @@ class Keywords(TypedDict, total=False):
     runner_http_url: str | None
     runner_http_headers: Mapping[str, str] | None
     runner_http_path: str | None
+    runner_zmq_url: str | None
+    runner_zmq_bind: bool | None
+    runner_emitter_close_timeout: float | None
     event_handler: EventHandler | None
     status_handler: StatusHandler | None
     cancel_callback: CancelCallback | None
@@ -93,6 +96,7 @@ class JobKeywords(Keywords, total=False):
     module: str | None
     module_args: str | None
     host_pattern: str | None
+    hosts: str | None
     role: str | None
     role_vars: Mapping[str, Any] | str | None
     role_skip_facts: bool | None

@@ -70,9 +70,9 @@ def find(
 ) -> tuple[Reference, ...]:
     """Return what the command references, sorted by path; none lies within another of at least its access.
 
-    `cwd` comes read-write, as does the directory of ``--tree``; all else read-only. `provided` are the places inside
-    that the caller's own volume mounts fill: what lies there is not looked for on the host. Without isolation nothing
-    has to be made visible, and only what does not exist is refused.
+    `cwd` comes read-write, as do the directory of ``--tree`` and the file of ``--output``; all else read-only.
+    `provided` are the places inside that the caller's own volume mounts fill: what lies there is not looked for on the
+    host. Without isolation nothing has to be made visible, and only what does not exist is refused.
 
     Raises MountRefused for a `cwd` or a directory that would hide the image's own files, ConfigurationError for a path
     that does not exist or can not be read. An absolute path whose directory does not exist on the host may be the
@@ -136,6 +136,9 @@ class _Finder:
         for _, text in _paths_in(argument):
             if argument.kind is Kind.TREE:
                 self._tree(text)
+                continue
+            if argument.kind is Kind.OUTPUT:
+                self._output(text, argument.option)
                 continue
             path = self._existing(argument, text)
             if path is None:
@@ -211,6 +214,21 @@ class _Finder:
                 f"create the directory first: mkdir -p {path}"
             )
         self.add(place, "--tree", read_only=False)
+
+    def _output(self, text: str, option: str) -> None:
+        """Add a file that Ansible writes, or the directory in which it makes one."""
+        path = absolute(text, base=self._cwd, environ=self._environ)
+        if self._is_provided(path) or not self._isolated or path.parent.resolve() == self._cwd.resolve():
+            return
+        if path.exists():
+            self.add(path, option, read_only=False)
+        elif path.parent in self._shared:
+            raise MountRefused(
+                f"{option}: {path} does not exist, and {path.parent} can not be made writable inside as a whole; "
+                f"create the file first: touch {path}"
+            )
+        elif path.parent.is_dir():
+            self.add(path.parent, option, read_only=False)
 
     def _existing(self, argument: Argument, text: str) -> Path | None:
         """Return the host path that an argument names, or None when it is none of the host's."""

@@ -89,5 +89,7 @@ class Results:
 class _Output(io.TextIOWrapper):
     """A file that is closed without a word when nobody holds it any more."""
 
+    mode = "r"
+
     def __del__(self) -> None:
         self.close()

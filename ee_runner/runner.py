@@ -182,7 +182,7 @@ class Runner(Results):
     def _pipeline(
         self, job: Prepared, store: ArtifactStore, spool: Spool, handlers: Handlers, emitters: Sequence[Emitter]
     ) -> Pipeline:
-        plain = job.plan.terminal is Terminal.PIPES and not _is_observed(job.spec)
+        plain = job.plan.terminal is Terminal.PIPES and not _is_observed(job.spec) and self.event_handler is None
         return Pipeline(
             decoder=None if plain else Decoder(job.nonce),
             assembler=EventAssembler(ident=job.spec.ident, read_record=spool.read),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def job_spec(resolved: Resolved) -> JobSpec:
     values = resolved.values
     cwd = working_directory()
     ident = _ident(resolved)
-    private_data_dir = _private_data_dir(resolved, cwd, ident)
+    private_data_dir = _private_data_dir(resolved, cwd)
     host_cwd = _host_cwd(resolved, cwd)
     project_dir = _project_dir(resolved, cwd, host_cwd or private_data_dir / "project")
     return JobSpec(
@@ -87,10 +86,8 @@ def _ident(resolved: Resolved) -> str:
     return str(ident)
 
 
-def _private_data_dir(resolved: Resolved, cwd: Path, ident: str) -> Path:
+def _private_data_dir(resolved: Resolved, cwd: Path) -> Path:
     given = resolved.values["private_data_dir"]
-    if given is None and resolved.values["executable_cmd"]:
-        return Path(tempfile.gettempdir()) / f".ansible-runner-{os.getuid()}" / names.container_name(ident)
     if given is None:
         raise ConfigurationError("private_data_dir is missing; name the directory that holds project and inventory")
     path = _absolute(given, cwd)

@@ -170,8 +170,10 @@ def _setting(key: str, value: Any, *, place: str, origin: str) -> Iterator[tuple
         yield key, Given(value, origin)
     elif key in BY_NAME:
         raise ConfigurationError(f"{place}: {key!r} is no setting; {_other_way(BY_NAME[key])}")
+    elif close := nearest(key, SETTINGS_KEYS):
+        raise ConfigurationError(f"{place}: there is no setting {key!r}{close}")
     else:
-        raise ConfigurationError(f"{place}: there is no setting {key!r}{nearest(key, SETTINGS_KEYS)}")
+        yield key, Given(value, origin)
 
 
 def _other_way(option: Option) -> str:

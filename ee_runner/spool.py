@@ -22,7 +22,7 @@ class Spool:
 
     def read(self, offset: int, length: int) -> bytes:
         record = os.pread(self._descriptor, length, offset)
-        self._taken += len(record)
+        self._taken += len(record) + len(b"\n")
         return record
 
     @property

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 
 from ansible_runner.config._base import BaseConfig
 from ee_runner import api
+from ee_runner.attachment import Attachment
 
 
 class CommandConfig(BaseConfig):
@@ -19,7 +20,8 @@ class CommandConfig(BaseConfig):
         error_fd: int | TextIO | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(attachment=api.connected(input_fd, output_fd, error_fd), **options)
+        shown = Attachment(shown=True)
+        super().__init__(attachment=api.connected(input_fd, output_fd, error_fd, attachment=shown), **options)
 
     def prepare_run_command(self, executable_cmd: str, cmdline_args: Iterable[str] | None = None) -> None:
         """Take the command and make it ready to run; raises what `prepare` raises."""

@@ -66,11 +66,9 @@ class HttpTransport:
         self._is_aborted = False
 
     def send(self, message: Message, within: float) -> None:
-        try:
-            way = self._opened()
-        except (ImportError, ValueError, OSError) as error:  # a proxy's address, a certificate file, a broken httpx
-            raise Undelivered(f"The HTTP client can not be set up: {_shown(error)}", final=True) from error
-        status = self._post(way, message.body, max(within, 0.01))
+        if self._way is None:
+            self._way = self._opened()
+        status = self._post(self._way, message.body, max(within, 0.01))
         if not 200 <= status < 300:
             is_final = status < 500 and status not in _PASSING
             raise Undelivered(f"{self._address.shown} answered {status}.", final=is_final)
@@ -84,11 +82,12 @@ class HttpTransport:
             self._way.close()
 
     def _opened(self) -> httpx.HTTPTransport:
-        if self._way is None:
+        try:
             import httpx
 
-            self._way = httpx.HTTPTransport(uds=self._address.socket_path or None, proxy=_proxy(self._address))
-        return self._way
+            return httpx.HTTPTransport(uds=self._address.socket_path or None, proxy=_proxy(self._address))
+        except Exception as error:  # a proxy's address, a certificate file, a broken installation: each has its own
+            raise Undelivered(f"The HTTP client can not be set up: {_shown(error)}", final=True) from error
 
     def _post(self, way: httpx.HTTPTransport, body: bytes, within: float) -> int:
         """Post without httpx.Client, which would log each address, secrets and all."""
@@ -121,7 +120,7 @@ class HttpTransport:
     def _shut(self) -> None:
         if self._connection is not None:
             with contextlib.suppress(OSError):
-                # SSLSocket's own shutdown takes away what the other thread is reading from
+                # SSLSocket's own shutdown takes TLS away first: the other thread could send in the clear
                 socket.socket.shutdown(self._connection, socket.SHUT_RDWR)
 
 
@@ -160,7 +159,8 @@ def _proxy(address: Address) -> str | None:
     if address.socket_path or proxy_bypass(parts.netloc):
         return None
     proxies = getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _headers(address: Address, given: Mapping[str, Any]) -> dict[str, str]:
@@ -183,4 +183,4 @@ def _redacted(text: str) -> str:
 
 
 def _shown(error: Exception) -> str:
-    return f"{getattr(error, 'strerror', None) or str(error) or type(error).__name__}."
+    return f"{_redacted(getattr(error, 'strerror', None) or str(error) or type(error).__name__)}."

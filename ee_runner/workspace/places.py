@@ -19,7 +19,6 @@ from ee_runner.workspace.inputs import mode_of
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
 _OF_ONE_JOB = ("job_events", "command", "rc", "status", "stdout", "stderr")
-_OWN_TEMPORARY = ".ansible-runner-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,6 @@ def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
     with another mode. Raises ConfigurationError while a job of that ident runs, ArtifactError for a symbolic link
     in the directory where one of its own is to be.
     """
-    _check_owner(spec.private_data_dir.parent)
     directory = spec.artifact_dir
     private_directory(directory)
     _close_to_others(directory)
@@ -229,13 +227,3 @@ def _project_copy(source: Path, base: Path) -> Path:
         what = f"{reason[0]}: {reason[2]}" if isinstance(reason, tuple) else str(reason)
         raise ArtifactError(f"The project {source} can not be copied to {copy}: {what}") from error
     return copy
-
-
-def _check_owner(path: Path) -> None:
-    """Refuse the shared temporary place of this user when someone else made it first."""
-    if not path.name.startswith(_OWN_TEMPORARY):
-        return
-    with suppress(FileExistsError):
-        path.mkdir(mode=0o700)
-    if path.is_symlink() or not _is_own_directory(path):
-        raise ArtifactError(f"{path} belongs to someone else; give another place with --private-data-dir")

@@ -35,7 +35,7 @@ lint: $(VENV)/.dev ## ruff check, ruff format --check
 
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
-	$(BIN)/mypy --exclude "^tests/support/(playbooks|other_engine)/" tests
+	$(BIN)/mypy --exclude "^tests/support/(playbooks|other_engine|parity)/" tests
 
 unit: $(VENV)/.dev ## the tests that need neither engines nor root
 	$(PYTEST) tests/unit

@@ -119,7 +119,7 @@ def connected(
     if out is not None or err is not None:
         display = Console(out or _nowhere, err or _nowhere, plain=False)
         attachment = replace(attachment, display=display, shown=True)
-    return replace(attachment, terminal=terminal, tty=on_terminal, stdin=stdin)
+    return replace(attachment, terminal=terminal, tty=on_terminal or stdin is None, stdin=stdin)
 
 
 def _started(runner: Runner) -> tuple[threading.Thread, Runner]:

@@ -23,7 +23,9 @@ class Brought:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool, isolated: bool) -> tuple[JobSpec, Brought]:
+def of_command(
+    spec: JobSpec, environ: Mapping[str, str], *, own_root: bool, isolated: bool, strict: bool
+) -> tuple[JobSpec, Brought]:
     """Read the caller's own command line (``playbook``, ``adhoc``) before anything is written.
 
     Where the root filesystem inside is another, home is too: the job that is returned has ``~`` and variables in
@@ -41,6 +43,7 @@ def of_command(spec: JobSpec, environ: Mapping[str, str], *, own_root: bool, iso
         environ=environ,
         provided=provided,
         isolated=isolated,
+        strict=strict,
     )
     if not own_root:
         return spec, Brought(found)

@@ -23,6 +23,7 @@ class Attachment:
     `terminal` is how the job is connected, None as the settings say; `tty` whether it may have a terminal in a
     container. `captured` gets the output of a job that keeps no file of it. `shown` asks for the job on sys.stdout,
     unless there is a display or its options say that it is quiet, and for the words of the runner's own with it.
+    `strict` has paths of a command line that do not exist refused here, where else Ansible tells of them.
     `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
     """
 
@@ -33,6 +34,7 @@ class Attachment:
     stdin: int | None = None
     captured: Captured | None = None
     shown: bool = False
+    strict: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
     explain: Callable[[str], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None

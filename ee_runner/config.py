@@ -88,6 +88,8 @@ class RunnerConfig:
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in BY_NAME:
             super().__setattr__(name, value)
+        elif self._job is not None and name == "suppress_ansible_output":
+            self.attachment = replace(self.attachment, shown=self.attachment.shown and not value)
         elif self._job is not None:
             raise ConfigurationError(
                 f"{name} can not be changed any more: the job is prepared. Set it before prepare()."

@@ -45,7 +45,9 @@ def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterat
     own_root, isolated = engine.capabilities.own_root, engine.capabilities.isolates
     if own_root and terminal is Terminal.PIPES and attachment.stdin is not None and os.isatty(attachment.stdin):
         arguments.refuse_prompts(spec)
-    spec, brought = arguments.of_command(spec, os.environ, own_root=own_root, isolated=isolated)
+    spec, brought = arguments.of_command(
+        spec, os.environ, own_root=own_root, isolated=isolated, strict=attachment.strict
+    )
     nonce = os.urandom(16).hex()
     with Workspace.open(spec, own_root=own_root) as workspace:
         with failure_recorded(spec):

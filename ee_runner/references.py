@@ -67,12 +67,14 @@ def find(
     environ: Mapping[str, str],
     provided: Iterable[PurePath] = (),
     isolated: bool = True,
+    strict: bool = True,
 ) -> tuple[Reference, ...]:
     """Return what the command references, sorted by path; none lies within another of at least its access.
 
     `cwd` comes read-write, as do the directory of ``--tree`` and the file of ``--output``; all else read-only.
     `provided` are the places inside that the caller's own volume mounts fill: what lies there is not looked for on the
-    host. Without isolation nothing has to be made visible, and only what does not exist is refused.
+    host. Without isolation nothing has to be made visible, and only what does not exist is refused; where
+    `strict` is false, that is left to Ansible.
 
     Raises MountRefused for a `cwd` or a directory that would hide the image's own files, ConfigurationError for a path
     that does not exist or can not be read. An absolute path whose directory does not exist on the host may be the
@@ -81,7 +83,7 @@ def find(
     if isolated:
         _check_working_directory(cwd)
     command = parse(executable, arguments)
-    finder = _Finder(cwd, environ, tuple(provided), certain=command.certain, isolated=isolated)
+    finder = _Finder(cwd, environ, tuple(provided), certain=command.certain, isolated=isolated, strict=strict)
     finder.add(cwd, "the working directory", read_only=False)
     finder.links(cwd, "the working directory")
     for argument in command.arguments:
@@ -115,6 +117,7 @@ class _Finder:
         *,
         certain: bool,
         isolated: bool,
+        strict: bool,
     ) -> None:
         self.found: list[Reference] = []
         self._cwd = cwd
@@ -122,6 +125,7 @@ class _Finder:
         self._provided = provided
         self._certain = certain
         self._isolated = isolated
+        self._strict = strict
         own_home = ansible_config.home(environ)
         self._shared = _SHARED | ({own_home} if own_home else set())
 
@@ -245,7 +249,7 @@ class _Finder:
             return path
         if not self._certain or _is_collection_playbook(argument):
             return None
-        if problem == errno.ENOENT and text.startswith("/") and not path.parent.exists():
+        if problem == errno.ENOENT and (not self._strict or (text.startswith("/") and not path.parent.exists())):
             return None
         raise ConfigurationError(_complaint(argument, path, problem))
 

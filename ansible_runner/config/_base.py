@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ee_runner import config
@@ -23,12 +22,6 @@ class BaseConfig(config.RunnerConfig):
         **options: Any,
     ) -> None:
         super().__init__(private_data_dir, attachment=attachment or Attachment(shown=True), **options)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "suppress_ansible_output" and self.is_prepared:  # programs set it between prepare() and the run
-            self.attachment = replace(self.attachment, shown=not value)
-        else:
-            super().__setattr__(name, value)
 
     def generate_ansible_command(self) -> list[str]:
         """Return the words of the prepared command."""

@@ -87,6 +87,7 @@ def _attachment(values: Any, *, emulates: bool) -> Attachment:
         terminal=Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else None,
         stdin=0 if emulates else None,
         explain=log.debug,
+        strict=emulates,
         warn=_complain,
     )
 

@@ -16,6 +16,10 @@ REPO = Path(__file__).resolve().parents[2]
 # engines/ reaches the wheel through a symbolic link, which an archiver may lose.
 PARTS = (
     "ansible_runner/__init__.py",
+    "ansible_runner/config/runner.py",
+    "ansible_runner/plugins.py",
+    "ansible_runner/py.typed",
+    "ansible_runner/utils/capacity.py",
     "ee_runner/__init__.py",
     "ee_runner/callback/ee_events.py",
     "ee_runner/engines/__init__.py",
@@ -93,6 +97,11 @@ def test_the_sdist_leaves_out_what_only_ci_needs(distributions: Distributions) -
 def test_the_installed_command_tells_its_version(installed: Path, tmp_path: Path) -> None:
     version = run(installed / "python", "-c", "import ee_runner; print(ee_runner.__version__)", cwd=tmp_path)
     assert version.strip() in run(installed / "ansible-runner", "--version", cwd=tmp_path)
+
+
+def test_every_name_of_the_drop_in_is_there(installed: Path, tmp_path: Path) -> None:
+    code = "import ansible_runner as a; print(*[name for name in a.__all__ if getattr(a, name) is None], a.plugins)"
+    assert run(installed / "python", "-c", code, cwd=tmp_path).strip() == "{}"
 
 
 def test_the_installed_command_plays_the_demo(installed: Path, tmp_path: Path) -> None:

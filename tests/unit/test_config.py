@@ -110,7 +110,7 @@ def test_once_prepared_it_shows_what_was_resolved_from_all_sources(
     assert config.cwd == config.project_dir == f"{place}/project"
     assert config.artifact_dir == f"{place}/artifacts/5"
     assert config.fact_cache == f"{place}/artifacts/5/fact_cache"
-    assert config.playbook == ["site.yml"]
+    assert config.playbook == "site.yml"
     assert (config.job_timeout, config.idle_timeout) == (7, 3)
     assert dict(config.settings) == {
         "job_timeout": 7,

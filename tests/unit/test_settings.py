@@ -328,11 +328,10 @@ def test_role_variables_that_make_no_sense_are_refused(demo: Path, given: Any, s
     assert said in message
 
 
-def test_a_command_has_its_own_directory_and_arguments(demo: Path) -> None:
-    found = job_spec(resolve({"executable_cmd": "ansible", "cmdline_args": ["-m", "ping"], "ident": "a b"}, environ={}))
+def test_a_command_has_its_own_arguments(demo: Path) -> None:
+    found = spec(demo, executable_cmd="ansible", cmdline_args=["-m", "ping"], ident="a b")
     assert found.target == CommandTarget("ansible", ("-m", "ping"), demo.parent)
-    assert found.private_data_dir.is_absolute()
-    assert found.artifact_dir == found.private_data_dir / "artifacts" / "a b"
+    assert found.artifact_dir == demo / "artifacts" / "a b"
     assert "there is no directory" in refusal(lambda: spec(demo, executable_cmd="ansible", host_cwd="nowhere"))
 
 

@@ -44,6 +44,7 @@ def of_command(
         provided=provided,
         isolated=isolated,
         strict=strict,
+        asked=strict or spec.host_cwd is not None,
     )
     if not own_root:
         return spec, Brought(found)

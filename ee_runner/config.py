@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -105,14 +105,14 @@ class RunnerConfig:
         self._leave()
         if self._options.get("executable_cmd") and not self._options.get("private_data_dir"):
             self._options["private_data_dir"] = directory = _temporary_directory()
-            weakref.finalize(self, places.remove, directory)
+            weakref.finalize(self, _here, os.getpid(), places.remove, directory)
         if self._options or self._resolved is None:
             self._resolved = settings.resolve(self._options, environ=os.environ)
         spec = settings.job_spec(self._resolved)
         made = contextlib.ExitStack()
         job = made.enter_context(prepare(spec, self.attachment, self._terminal(self._resolved, spec)))
         self._places, self._job = made, job
-        weakref.finalize(self, made.close)
+        weakref.finalize(self, _here, os.getpid(), made.close)
         self.command = list(job.plan.argv)
         self.cwd = str(job.plan.cwd)
         self.env = job.engine.environment(job.plan)
@@ -194,6 +194,12 @@ def _view(job: Prepared, resolved: Resolved) -> Mapping[str, Any]:
 def _one_or_all(values: Sequence[Any] | None) -> Any:
     """Return a single value as such, several as a list, and None for none."""
     return values[0] if values and len(values) == 1 else list(values) if values else None
+
+
+def _here(pid: int, remove: Callable[..., object], *arguments: object) -> None:
+    """Remove what this process made; a fork of it that ends leaves it alone."""
+    if os.getpid() == pid:
+        remove(*arguments)
 
 
 def _temporary_directory() -> Path:

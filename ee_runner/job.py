@@ -133,7 +133,8 @@ class JobSpec:
 
     `artifact_dir` is this job's own directory (``<artifacts>/<ident>``). `engine` is a registered name or the path
     of an executable. `envvars`, `extravars`, `passwords` and `ssh_key` are what the caller passed; those of the
-    private data directory are read by the workspace. `host_cwd` is a project that keeps its path inside.
+    private data directory are read by the workspace. `host_cwd` is a working directory that was
+    named, and keeps its path inside.
     """
 
     ident: str

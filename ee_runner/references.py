@@ -68,24 +68,25 @@ def find(
     provided: Iterable[PurePath] = (),
     isolated: bool = True,
     strict: bool = True,
+    asked: bool = True,
 ) -> tuple[Reference, ...]:
     """Return what the command references, sorted by path; none lies within another of at least its access.
 
     `cwd` comes read-write, as do the directory of ``--tree`` and the file of ``--output``; all else read-only.
     `provided` are the places inside that the caller's own volume mounts fill: what lies there is not looked for on the
     host. Without isolation nothing has to be made visible, and only what does not exist is refused; where
-    `strict` is false, that is left to Ansible.
+    `strict` is false, that is left to Ansible. A `cwd` that nobody `asked` for is left out where it would hide the
+    system inside: services run at ``/``.
 
     Raises MountRefused for a `cwd` or a directory that would hide the image's own files, ConfigurationError for a path
     that does not exist or can not be read. An absolute path whose directory does not exist on the host may be the
     image's own: it is left to Ansible, as is all that looks like a path when Ansible will not read it (``--help``).
     """
-    if isolated:
-        _check_working_directory(cwd)
     command = parse(executable, arguments)
     finder = _Finder(cwd, environ, tuple(provided), certain=command.certain, isolated=isolated, strict=strict)
-    finder.add(cwd, "the working directory", read_only=False)
-    finder.links(cwd, "the working directory")
+    if not isolated or _can_be_shown(cwd, asked=asked):
+        finder.add(cwd, "the working directory", read_only=False)
+        finder.links(cwd, "the working directory")
     for argument in command.arguments:
         finder.argument(argument)
     if PurePath(executable).name.startswith("ansible"):
@@ -283,6 +284,16 @@ def _paths_in(argument: Argument) -> list[tuple[str, str]]:
     else:
         pieces = [("", value)]
     return [(label, text) for label, text in pieces if text and text != "-"]
+
+
+def _can_be_shown(cwd: Path, *, asked: bool) -> bool:
+    try:
+        _check_working_directory(cwd)
+    except MountRefused:
+        if asked:
+            raise
+        return False
+    return True
 
 
 def _check_working_directory(cwd: Path) -> None:

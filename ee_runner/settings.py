@@ -113,7 +113,7 @@ def _check_parts(private_data_dir: Path) -> None:
 
 
 def _host_cwd(resolved: Resolved, cwd: Path) -> Path | None:
-    path = None if resolved.values["executable_cmd"] else _optional(resolved.values["host_cwd"], cwd)
+    path = _optional(resolved.values["host_cwd"], cwd)
     if path is not None and not stat.S_ISDIR(mode_of(path)):
         raise ConfigurationError(f"{resolved.describe('host_cwd')}: there is no directory {path}{_neighbour(path)}")
     return path

@@ -54,7 +54,8 @@ def free_port() -> int:
 
 def without_session(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a server that other test sessions may use too: it is no leftover of this one."""
-    return {name: value for name, value in environ.items() if name != SESSION_VARIABLE}
+    own = (SESSION_VARIABLE, "XDG_RUNTIME_DIR")
+    return {name: value for name, value in environ.items() if name not in own}
 
 
 def alive(pid: int) -> bool:

@@ -340,7 +340,8 @@ def test_no_file_of_the_output_is_kept_on_request(demo: Path) -> None:
 def test_event_data_is_empty_on_request(demo: Path, option: str) -> None:
     tasks = [{"debug": {"msg": "x"}}, {"fail": {"msg": "broken"}, "ignore_errors": True}]
     play = {"hosts": "one", "gather_facts": False, "tasks": tasks}
-    runner = ee_runner.run(private_data_dir=demo, playbook=play, json_mode=True, **{option: True})
+    chosen: Any = {option: True}
+    runner = ee_runner.run(private_data_dir=demo, playbook=play, json_mode=True, **chosen)
     assert (runner.status, runner.rc) == ("successful", 0)
     events = [event for event in runner.events if event["event"] != "verbose"]
     filled = [event["event"] for event in events if event["event_data"] != {}]

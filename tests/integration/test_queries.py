@@ -220,11 +220,11 @@ def test_vaulted_variables_are_opened(place: Path, by: str) -> None:
     write("host_vars/one.yml", "hidden: treasure\n")
     vault = ["ansible-vault", "encrypt", "--vault-id", "dev@secret", "host_vars/one.yml"]
     subprocess.run(vault, check=True, capture_output=True)
-    options: dict[str, Any] = {
+    every: dict[str, Any] = {
         "vault_ids": {"vault_ids": "dev@secret"},
         "vault_password_file": {"vault_password_file": password},
-    }[by]
-    variables, error = queries.get_inventory("host", [place / "hosts"], "json", host="one", quiet=True, **options)
+    }
+    variables, error = queries.get_inventory("host", [place / "hosts"], "json", host="one", quiet=True, **every[by])
     assert (variables, error) == ({"a": 1, "hidden": "treasure"}, "")
 
 
@@ -262,14 +262,14 @@ def test_roles_with_an_argument_specification(place: Path) -> None:
 def test_the_argument_specification_of_a_role(place: Path) -> None:
     local, _ = queries.get_role_argspec("local", playbook_dir=place, quiet=True)
     assert local["local"]["entry_points"]["main"]["options"]["size"]["type"] == "int"
-    for role in (("shared", "my.own"), ("my.own.shared",)):
-        shared, _ = queries.get_role_argspec(*role, playbook_dir=place, quiet=True)
+    for role, collection in (("shared", "my.own"), ("my.own.shared", None)):
+        shared, _ = queries.get_role_argspec(role, collection, playbook_dir=place, quiet=True)
         assert shared["my.own.shared"]["path"].endswith("ansible_collections/my/own")
     assert queries.get_role_argspec("no_such", playbook_dir=place, quiet=True)[0] == {}
 
 
 @pytest.mark.parametrize("runner_mode", ["subprocess", "pexpect"])
-def test_what_surrounds_the_answer_does_not_spoil_it(place: Path, runner_mode: str) -> None:
+def test_what_surrounds_the_answer_does_not_spoil_it(place: Path, runner_mode: Any) -> None:
     write("noise/sitecustomize.py", NOISY)
     options: dict[str, Any] = {
         "envvars": {"PYTHONPATH": str(place / "noise")},
@@ -363,7 +363,8 @@ def test_a_name_that_looks_like_an_option_is_a_name() -> None:
 
 
 def test_an_unknown_keyword_names_the_nearest() -> None:
+    misspelt: Any = {"container_imge": "x"}
     with pytest.raises(ConfigurationError, match="container_image"):
-        queries.get_role_list(container_imge="x")
+        queries.get_role_list(**misspelt)
     with pytest.raises(ConfigurationError, match="container_image"):
-        queries.get_plugin_docs_async(["debug"], container_imge="x")
+        queries.get_plugin_docs_async(["debug"], **misspelt)

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import pexpect
 import pytest
@@ -21,7 +21,8 @@ import ee_runner
 from tests.support.processes import REPO
 
 BOTH = "echo out; echo err >&2; exit 3"
-MODES = ["pexpect", "subprocess"]
+Mode: TypeAlias = Literal["pexpect", "subprocess"]
+MODES: tuple[Mode, ...] = ("pexpect", "subprocess")
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +64,7 @@ def test_output_error_output_and_exit_code_are_returned(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_command_that_is_not_there_gives_127_and_says_so(mode: str) -> None:
+def test_a_command_that_is_not_there_gives_127_and_says_so(mode: Mode) -> None:
     out, err, rc = ee_runner.run_command("no-such-command", ["x"], runner_mode=mode)
     assert rc == 127
     assert "no-such-command" in out
@@ -71,7 +72,7 @@ def test_a_command_that_is_not_there_gives_127_and_says_so(mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_no_shell_comes_between(mode: str) -> None:
+def test_no_shell_comes_between(mode: Mode) -> None:
     words = ["*", "$HOME", "a b", "`id`", "", "ä"]
     out, _, _ = ee_runner.run_command("printf", ["[%s]", *words], runner_mode=mode)
     assert out == "".join(f"[{word}]" for word in words)
@@ -84,7 +85,7 @@ def test_bytes_that_are_no_text_and_much_output_are_returned() -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_terminal_is_there_in_pexpect_mode_alone(mode: str) -> None:
+def test_a_terminal_is_there_in_pexpect_mode_alone(mode: Mode) -> None:
     script = "for n in 0 1 2; do test -t $n && echo $n; done; test -t 0 || read x || echo none"
     out, _, _ = sh(script, runner_mode=mode)
     assert out == ("0\n1\n2\n" if mode == "pexpect" else "none\n")
@@ -128,7 +129,7 @@ def test_wrong_arguments_are_told() -> None:
         ("sh", {"input_fd": io.StringIO()}, "input_fd"),
     ):
         with pytest.raises(ee_runner.ConfigurationError, match=told):
-            ee_runner.run_command(wrong, **options)  # type: ignore[arg-type]
+            ee_runner.run_command(wrong, **options)
 
 
 def test_a_playbook_that_is_run_as_a_command_has_its_events(demo: Path) -> None:

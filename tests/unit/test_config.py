@@ -45,8 +45,9 @@ def test_an_unknown_option_names_the_nearest(place: Path) -> None:
         ("event_handlr", "event_handler"),
         ("idnet", "ident"),
     ):
+        misspelt: dict[str, Any] = {wrong: 1}
         with pytest.raises(ConfigurationError, match=f"{wrong}: there is no such argument; did you mean '{nearest}'"):
-            RunnerConfig(place, **{wrong: 1})
+            RunnerConfig(place, **misspelt)
 
 
 def test_before_it_is_prepared_options_are_as_given_or_their_defaults(place: Path) -> None:

@@ -290,7 +290,7 @@ def test_what_surrounds_the_answer_does_not_spoil_it(place: Path, runner_mode: A
 
 @pytest.mark.parametrize("runner_mode", ["subprocess", "pexpect"])
 def test_warnings_and_deprecations_of_plugins_and_scripts_do_not_spoil_the_answer(
-    place: Path, runner_mode: str
+    place: Path, runner_mode: Any
 ) -> None:
     write("plugins/talker.py", INVENTORY_PLUGIN)
     write("talk.yml", "plugin: talker\n")

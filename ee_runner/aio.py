@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ee_runner import api
 from ee_runner.attachment import Attachment
+from ee_runner.errors import LaunchError
 from ee_runner.executor import Cancellation
 from ee_runner.runner import Runner
 
@@ -105,7 +106,11 @@ class AsyncJob:
             return
         self._loop = asyncio.get_running_loop()
         self._ready, self._done = self._loop.create_future(), self._loop.create_future()
-        threading.Thread(target=self._work, name="ee_runner job").start()
+        try:
+            threading.Thread(target=self._work, name="ee_runner job").start()
+        except RuntimeError as error:
+            self._loop = None
+            raise LaunchError(f"No thread can be started for the job: {error}.") from error
 
     def _work(self) -> None:
         try:

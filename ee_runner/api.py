@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ee_runner.attachment import Attachment
 from ee_runner.config import RunnerConfig
-from ee_runner.console import Captured, Console, descriptor_of, to_any
-from ee_runner.errors import ConfigurationError
+from ee_runner.console import Captured, Console, checked, descriptor_of, to_any
+from ee_runner.errors import ConfigurationError, LaunchError
 from ee_runner.job import Terminal
 from ee_runner.options import CALLBACKS
 from ee_runner.runner import Runner
@@ -108,11 +108,11 @@ def connected(
     attachment: Attachment | None = None,
 ) -> Attachment:
     """Connect a command to the caller's descriptors; without a terminal at both ends it gets none in a container."""
-    stdin = None if input_fd is None else descriptor_of(input_fd)
+    stdin = None if input_fd is None else checked("input_fd", input_fd, writing=False)
     if input_fd is not None and stdin is None:
         raise ConfigurationError("input_fd: an open file with a descriptor is expected, or the descriptor")
-    out = None if output_fd is None else to_any(output_fd)
-    err = None if error_fd is None else to_any(error_fd)
+    out = None if output_fd is None else to_any("output_fd", output_fd)
+    err = None if error_fd is None else to_any("error_fd", error_fd)
     on_terminal = stdin is not None and os.isatty(stdin) and _is_terminal(output_fd)
     terminal = None if stdin is None else Terminal.INTERACTIVE if on_terminal else Terminal.PIPES
     attachment = attachment or Attachment()
@@ -125,7 +125,11 @@ def connected(
 def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
     runner.log.begin()
     thread = threading.Thread(target=runner.run, name=f"ee_runner {runner.config.ident}")
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:
+        runner.log.end()
+        raise LaunchError(f"No thread can be started for the job: {error}.") from error
     return thread, runner
 
 
@@ -150,10 +154,12 @@ def _command(
         raise ConfigurationError("executable_cmd: the command to run is expected, found nothing")
     if isinstance(cmdline_args, str):
         raise ConfigurationError("cmdline_args: a list of arguments is expected, found one text; use shlex.split()")
+    if cmdline_args is not None and not isinstance(cmdline_args, Iterable):
+        raise ConfigurationError("cmdline_args: a list of arguments is expected")
     mode = options.get("runner_mode")
     if mode == "pexpect" and attachment.terminal is Terminal.PIPES:
         raise ConfigurationError("input_fd: only a terminal goes with runner_mode 'pexpect'; use 'subprocess'")
-    words = [os.fspath(word) for word in cmdline_args or ()]
+    words = list(cmdline_args or ())
     return init_runner(attachment=attachment, executable_cmd=executable_cmd, cmdline_args=words, **options)
 
 

@@ -120,13 +120,21 @@ class ArtifactStore:
 def rotate(root: Path, *, keep: int, current: Path) -> None:
     """Remove the oldest finished jobs below `root` until `keep` jobs are left; 0 keeps all (seed, section 4.9).
 
-    A job without a terminal status is running, or was lost and is evidence: it stays. So does `current`.
+    A job without a terminal status is running, or was lost and is evidence: it stays. So does `current`. Raises
+    ArtifactError for what can not be listed or removed.
     """
     if keep <= 0:
         return
-    finished = [(age, path) for path in root.iterdir() if path != current and (age := _ended(path)) is not None]
+    finished = [(age, path) for path in _listed(root) if path != current and (age := _ended(path)) is not None]
     for _, path in sorted(finished, reverse=True)[keep - 1 :]:
         shutil.rmtree(path, onerror=_unless_gone)
+
+
+def _listed(root: Path) -> list[Path]:
+    try:
+        return list(root.iterdir())
+    except OSError as error:
+        raise ArtifactError(f"The old artifacts in {root} can not be listed: {describe(error)}") from error
 
 
 def _unless_gone(_function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:

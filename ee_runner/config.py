@@ -5,25 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ee_runner import names, settings
+from ee_runner import kinds, names, settings
 from ee_runner.artifacts import describe
 from ee_runner.attachment import Attachment
 from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, Terminal
 from ee_runner.options import BY_NAME, default_of
-from ee_runner.preparation import Prepared, prepare
+from ee_runner.preparation import Prepared, failure_recorded, prepare
 from ee_runner.sources import Rank, Resolved
 from ee_runner.workspace import places
 
+_TARGETS = ("playbook", "module", "role")
 _UNPREPARED = "The job is not prepared yet: call prepare() first."
+_HOMES = ("ee_runner", "ansible_runner")
+_CHANGEABLE = ("attachment", "command", "cwd", "env")
+_NEARLY = 0.85
+"""How alike the name of an attribute is to that of an option when it is one, misspelt."""
+
 _PLACES = ("private_data_dir", "project_dir", "artifact_dir", "fact_cache")
+_ALIASES = {"hosts": "host_pattern", "extra_vars": "extravars"}
+"""What programs written for ansible-runner may call them."""
+
 _PIPED_TOOLS = ("ansible-config", "ansible-doc", "ansible-galaxy")
+
+
+class _Options(dict[str, Any]):
+    """What the caller gave; there may be secrets in it, so that its repr has the names alone."""
+
+    def __repr__(self) -> str:
+        return f"<{', '.join(self)}>"
 
 
 class RunnerConfig:
@@ -41,12 +58,14 @@ class RunnerConfig:
         attachment: Attachment | None = None,
         **options: Any,
     ) -> None:
-        if "hosts" in options:  # what ansible-runner calls it for a role
-            options["host_pattern"] = options.pop("hosts") or options.get("host_pattern")
+        for alias, name in _ALIASES.items():
+            if alias in options:
+                options[name] = options.pop(alias) or options.get(name)
         settings.check_names(options)
-        self._options: dict[str, Any] = {**options, "private_data_dir": private_data_dir}
+        self._options: dict[str, Any] = _Options(options, private_data_dir=private_data_dir)
         self._options["ident"] = names.new_ident() if options.get("ident") is None else options["ident"]
         self._resolved: Resolved | None = None
+        self._use = threading.Lock()
         self._places: contextlib.ExitStack | None = None
         self._job: Prepared | None = None
         self._view: Mapping[str, Any] = {}
@@ -85,8 +104,14 @@ class RunnerConfig:
         directory = artifacts / str(self._options["ident"])
         return os.path.normpath(str(directory / (given or "fact_cache") if name == "fact_cache" else directory))
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(private_data_dir={self.private_data_dir!r}, ident={self.ident!r})"
+
     def __setattr__(self, name: str, value: Any) -> None:
+        name = _ALIASES.get(name, name)
         if name not in BY_NAME:
+            if type(self).__module__.partition(".")[0] in _HOMES:  # a subclass of the caller's has names of its own
+                _refuse_misspelt(name)
             super().__setattr__(name, value)
         elif self._job is not None and name == "suppress_ansible_output":
             self.attachment = replace(self.attachment, shown=self.attachment.shown and not value)
@@ -103,7 +128,7 @@ class RunnerConfig:
         Raises ConfigurationError, EngineUnavailable and ArtifactError as `ee_runner.preparation.prepare` does.
         """
         self._leave()
-        if self._options.get("executable_cmd") and not self._options.get("private_data_dir"):
+        if self._needs_directory():
             self._options["private_data_dir"] = directory = _temporary_directory()
             weakref.finalize(self, _here, os.getpid(), places.remove, directory)
         if self._options or self._resolved is None:
@@ -118,6 +143,13 @@ class RunnerConfig:
         self.env = job.engine.environment(job.plan)
         self._view = _view(job, self._resolved)
 
+    def _needs_directory(self) -> bool:
+        """Say whether a job without a private data directory can do with a temporary one: no playbook is read there."""
+        if not self._options or self._options.get("private_data_dir"):
+            return False
+        data_or_none = not isinstance(self._options.get("playbook"), str | os.PathLike)
+        return data_or_none and any(self._options.get(name) for name in (*_TARGETS, "executable_cmd"))
+
     @property
     def spec(self) -> JobSpec:
         """The job as it was resolved; ConfigurationError before `prepare`."""
@@ -131,15 +163,33 @@ class RunnerConfig:
         return self._resolved.values
 
     @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep the job for one run; raises ConfigurationError while another is under way."""
+        if not self._use.acquire(blocking=False):
+            raise ConfigurationError(f"The job {self.ident!r} is running; let it end before it is run again.")
+        try:
+            yield
+        finally:
+            self._use.release()
+
+    @contextlib.contextmanager
     def opened(self) -> Iterator[Prepared]:
-        """Give the job as it is to run now, prepared anew if it has run before; its places go at the end."""
+        """Give the job as it is to run now, prepared anew if it has run before; its places go at the end.
+
+        Raises ConfigurationError when `command`, `cwd` or `env` were changed to what no process can get.
+        """
         if self._places is None:
             self.prepare()
         job = self._prepared()
-        changed = replace(
-            job.plan, argv=tuple(self.command), cwd=PurePosixPath(self.cwd), env=dict(self.env), complete_env=True
-        )
         try:
+            with failure_recorded(job.spec):
+                changed = replace(
+                    job.plan,
+                    argv=_fit("command", kinds.WORDS, self.command),
+                    cwd=PurePosixPath(_fit("cwd", kinds.WORD, self.cwd)),
+                    env=_fit("env", kinds.ENVIRONMENT, self.env),
+                    complete_env=True,
+                )
             yield replace(job, plan=changed)
         finally:
             self._leave()
@@ -191,9 +241,30 @@ def _view(job: Prepared, resolved: Resolved) -> Mapping[str, Any]:
     }
 
 
+def _refuse_misspelt(name: str) -> None:
+    """Raise ConfigurationError for an attribute that is nearly an option."""
+    if name in _CHANGEABLE or name.startswith("_"):
+        return
+    from difflib import get_close_matches
+
+    if get_close_matches(name, BY_NAME, n=1, cutoff=_NEARLY):
+        settings.check_names((name,))
+
+
 def _one_or_all(values: Sequence[Any] | None) -> Any:
     """Return a single value as such, several as a list, and None for none."""
     return values[0] if values and len(values) == 1 else list(values) if values else None
+
+
+def _fit(name: str, kind: kinds.Kind, value: Any) -> Any:
+    """Return what a process can get of a value that the caller may have changed."""
+    try:
+        if not value and kind is kinds.WORDS:
+            raise ValueError
+        return kind.convert(value)
+    except ValueError as error:
+        reason = error if isinstance(error, kinds.Unfit) else f"{kind.expected} is expected"
+        raise ConfigurationError(f"config.{name}: {reason}") from None
 
 
 def _here(pid: int, remove: Callable[..., object], *arguments: object) -> None:

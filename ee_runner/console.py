@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import fcntl
 import io
 import os
 import select
 import sys
 from collections.abc import Callable
 from typing import Any, TextIO, TypeAlias
+
+from ee_runner.errors import ConfigurationError
 
 Writer: TypeAlias = Callable[[bytes], None]
 
@@ -93,8 +96,12 @@ def to_file(file: TextIO) -> Writer:
     def write_text(data: bytes) -> None:
         nonlocal writing
         if writing:
+            text = decoder.decode(data)
             try:
-                file.write(decoder.decode(data))
+                try:
+                    file.write(text)
+                except UnicodeEncodeError:  # the file's encoding lacks a letter
+                    file.write(text.encode("ascii", "replace").decode())
                 file.flush()
             except (OSError, ValueError):  # the reader has gone, or the file is closed
                 writing = False
@@ -107,13 +114,56 @@ def to_descriptor(descriptor: int) -> Writer:
     return lambda data: write(descriptor, data)
 
 
-def to_any(target: int | TextIO) -> Writer:
-    """Return what writes to a descriptor, or to a file: through its descriptor when it has one."""
+def to_lent(descriptor: int) -> Writer:
+    """Return what writes to a descriptor of the caller's, which stays as it is: one that fails gets no more."""
+    writing = True
+
+    def write_bytes(data: bytes) -> None:
+        nonlocal writing
+        if writing:
+            try:
+                _write_all(descriptor, data)
+            except OSError:  # the reader has gone, the disk is full, the file was closed meanwhile
+                writing = False
+
+    return write_bytes
+
+
+def to_any(name: str, target: int | TextIO) -> Writer:
+    """Return what writes to a descriptor, or to a file: through its descriptor when it has one.
+
+    Raises ConfigurationError, with the name of the argument, for what can not be written to.
+    """
+    descriptor = checked(name, target, writing=True)
     if isinstance(target, int):
-        return to_descriptor(target)
-    target.flush()
-    descriptor = descriptor_of(target)
-    return to_file(target) if descriptor is None else to_descriptor(descriptor)
+        return to_lent(target)
+    try:
+        target.flush()
+    except (AttributeError, ValueError, OSError):
+        raise ConfigurationError(f"{name}: a file that is open for writing is expected, found {target!r}") from None
+    if descriptor is not None:
+        return to_lent(descriptor)
+    if isinstance(target, io.RawIOBase | io.BufferedIOBase):
+        raise ConfigurationError(f"{name}: a text file is expected, found {target!r}")
+    return to_file(target)
+
+
+def checked(name: str, file: int | TextIO, *, writing: bool) -> int | None:
+    """Return the descriptor of what a command is to be connected to, None for a file that has none.
+
+    Raises ConfigurationError, with the name of the argument, for a descriptor that is closed or open the other way.
+    """
+    descriptor = descriptor_of(file)
+    if descriptor is None:
+        return None
+    way = "writing" if writing else "reading"
+    try:
+        mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+    except (OSError, ValueError, OverflowError):
+        raise ConfigurationError(f"{name}: a descriptor that is open for {way} is expected, found {file}") from None
+    if mode == (os.O_RDONLY if writing else os.O_WRONLY):
+        raise ConfigurationError(f"{name}: a file that is open for {way} is expected")
+    return descriptor
 
 
 def descriptor_of(file: int | TextIO) -> int | None:
@@ -128,15 +178,19 @@ def descriptor_of(file: int | TextIO) -> int | None:
 
 def write(descriptor: int, data: bytes) -> None:
     """Write all of the data; where nobody can take it any more, what follows goes nowhere and the job goes on."""
+    try:
+        _write_all(descriptor, data)
+    except OSError:  # the reader has gone, the disk of a redirection is full, the terminal is closed
+        _send_nowhere(descriptor)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while view:
         try:
             view = view[os.write(descriptor, view) :]
         except BlockingIOError:
             select.select([], [descriptor], [])
-        except OSError:  # the reader has gone, the disk of a redirection is full, the terminal is closed
-            _send_nowhere(descriptor)
-            return
 
 
 def _send_nowhere(descriptor: int) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ee_runner.errors import CallbackError
+from ee_runner.errors import CallbackError, ConfigurationError
+from ee_runner.secrets import Secret, redact_words
 
 EventHandler: TypeAlias = Callable[[dict[str, Any]], object]
 StatusHandler: TypeAlias = Callable[..., object]
@@ -15,11 +17,24 @@ FinishedCallback: TypeAlias = Callable[[Any], object]
 ArtifactsHandler: TypeAlias = Callable[[str], object]
 
 
+def check_callbacks(callbacks: Mapping[str, object]) -> None:
+    """Raise ConfigurationError for a callback that can not be called, or that only an event loop could call."""
+    for name, callback in callbacks.items():
+        if callback is not None and not callable(callback):
+            raise ConfigurationError(f"{name}: a function is expected, found a value of type {type(callback).__name__}")
+        if inspect.iscoroutinefunction(callback):
+            raise ConfigurationError(
+                f"{name}: a plain function is expected, found a coroutine function. It is called in the job's thread; "
+                "from there, asyncio.run_coroutine_threadsafe hands work to an event loop."
+            )
+
+
 @dataclass(slots=True)
 class Handlers:
     """The callbacks of one job (seed, sections 5.18 to 5.21); each is called in the thread that runs the job.
 
-    What one of them raises comes out as CallbackError with its cause, and it is not called again.
+    What one of them raises comes out as CallbackError with its cause, and it is not called again. `secrets` are masked
+    in what is told of it.
     """
 
     event_handler: EventHandler | None = None
@@ -27,6 +42,7 @@ class Handlers:
     cancel_callback: CancelCallback | None = None
     finished_callback: FinishedCallback | None = None
     artifacts_handler: ArtifactsHandler | None = None
+    secrets: Collection[Secret] = ()
 
     def keeps(self, event: dict[str, Any]) -> bool:
         """Show an event to its handler, and say whether its file is kept: a handler that returns nothing keeps it."""
@@ -53,6 +69,7 @@ class Handlers:
         try:
             answer: object = handler(*arguments, **keywords)
         except Exception as error:
-            raise CallbackError(f"The {name.replace('_', ' ')} raised {type(error).__name__}: {error}") from error
+            said = redact_words((f"{type(error).__name__}: {error}",), self.secrets)[0]
+            raise CallbackError(f"The {name.replace('_', ' ')} raised {said}") from error
         setattr(self, name, handler)
         return answer

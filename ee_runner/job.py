@@ -1,4 +1,7 @@
-"""The values that one job is made of; all of them frozen, none of them does anything."""
+"""The values that one job is made of; all of them frozen, none of them does anything.
+
+What may hold secrets besides `Secret` values (words, variables, an inventory's text) is not in their repr.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +56,7 @@ class ContainerSpec:
     image: str | None = None
     pull: PullPolicy = "missing"
     volume_mounts: tuple[Mount, ...] = ()
-    options: tuple[str, ...] = ()
+    options: tuple[str, ...] = field(default=(), repr=False)
     workdir: str | None = None
     auth: RegistryAuth | None = None
 
@@ -83,7 +86,7 @@ class Limits:
 class PlaybookTarget:
     """``ansible-playbook`` on these playbooks, relative to the project directory."""
 
-    playbooks: tuple[str, ...]
+    playbooks: tuple[str, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class ModuleTarget:
 
     module: str
     hosts: str
-    arguments: str | None = None
+    arguments: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ class RoleTarget:
 
     role: str
     hosts: str
-    variables: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict, repr=False)
     skip_facts: bool = False
 
 
@@ -113,7 +116,7 @@ class CommandTarget:
     """
 
     executable: str
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = field(repr=False)
     cwd: Path
 
 
@@ -121,7 +124,7 @@ class CommandTarget:
 class RawTarget:
     """A command line from the file ``args`` of the private data directory, run as it stands."""
 
-    words: tuple[str, ...]
+    words: tuple[str, ...] = field(repr=False)
 
 
 Target: TypeAlias = PlaybookTarget | ModuleTarget | RoleTarget | CommandTarget | RawTarget
@@ -143,17 +146,17 @@ class JobSpec:
     artifact_dir: Path
     target: Target
     engine: str = "local"
-    inventory: tuple[str, ...] = ()
+    inventory: tuple[str, ...] = field(default=(), repr=False)
     roles_path: tuple[str, ...] = ()
     limit: str | None = None
     forks: int | None = None
     verbosity: int = 0
     tags: str | None = None
     skip_tags: str | None = None
-    cmdline: tuple[str, ...] = ()
+    cmdline: tuple[str, ...] = field(default=(), repr=False)
     binary: str | None = None
-    envvars: Mapping[str, str] = field(default_factory=dict)
-    extravars: Mapping[str, Any] = field(default_factory=dict)
+    envvars: Mapping[str, str] = field(default_factory=dict, repr=False)
+    extravars: Mapping[str, Any] = field(default_factory=dict, repr=False)
     passwords: Mapping[str, Secret] = field(default_factory=dict)
     ssh_key: Secret | None = None
     container: ContainerSpec = field(default_factory=ContainerSpec)
@@ -196,8 +199,8 @@ class Terminal(Enum):
 class Invocation:
     """One process for the executor: what to execute, with exactly this environment, from this directory."""
 
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
+    argv: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
     cwd: Path
     terminal: Terminal = Terminal.PTY
 

@@ -87,6 +87,10 @@ def _text(value: Any) -> str:
     return value
 
 
+def _text_or_path(value: Any) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
 def is_transferable(text: str) -> bool:
     """Say whether the system takes a text as a path, a word or a variable: no NUL, no half of a surrogate pair."""
     try:
@@ -96,13 +100,14 @@ def is_transferable(text: str) -> bool:
 
 
 def _word(value: Any) -> str:
-    if not _text(value).strip():
+    text = _text_or_path(value)
+    if not text.strip():
         raise ValueError
-    return str(value)
+    return text
 
 
 def _ident(value: Any) -> str:
-    if isinstance(value, bool) or value is None or isinstance(value, Mapping | list | tuple):
+    if isinstance(value, bool) or value is None or isinstance(value, Mapping | list | tuple | set | bytes):
         raise ValueError
     return str(value)
 
@@ -110,7 +115,7 @@ def _ident(value: Any) -> str:
 def _path(value: Any) -> Path:
     if not isinstance(value, str | os.PathLike):
         raise ValueError
-    text = _text(os.fspath(value))
+    text = _text_or_path(value)
     if not text:
         raise ValueError
     return expanded(text)
@@ -121,12 +126,19 @@ def _paths(value: Any) -> tuple[Path, ...]:
 
 
 def _search_path(value: Any) -> tuple[str, ...]:
-    items = [_text(os.fspath(item) if isinstance(item, os.PathLike) else item) for item in _sequence(value)]
+    items = [_text_or_path(item) for item in _sequence(value)]
     return tuple(part for item in items for part in item.split(os.pathsep) if part)
 
 
 def _words(value: Any) -> tuple[str, ...]:
-    return tuple(_text(item) for item in _sequence(value))
+    return tuple(_item(number, item) for number, item in enumerate(_sequence(value), start=1))
+
+
+def _item(number: int, value: Any) -> str:
+    try:
+        return _text_or_path(value)
+    except ValueError:
+        raise Unfit(f"item {number}: text is expected, found {_described(value)}") from None
 
 
 def _sequence(value: Any) -> Sequence[Any]:
@@ -144,16 +156,33 @@ def _split(value: Any) -> tuple[str, ...]:
 
 
 def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+    if not isinstance(value, Mapping):
         raise ValueError
+    for key in value:
+        if not isinstance(key, str):
+            raise Unfit(f"the name {key!r}: text is expected, found {_described(key)}")
     return dict(value)
 
 
 def _environment(value: Any) -> dict[str, str]:
-    checked = {name: "" if item is None else _scalar(item) for name, item in _mapping(value).items()}
-    if any(not name or "=" in name or not is_transferable(name + item) for name, item in checked.items()):
-        raise ValueError
-    return checked
+    return {name: _variable(name, item) for name, item in _mapping(value).items()}
+
+
+def _variable(name: str, value: Any) -> str:
+    if not name or "=" in name or not is_transferable(name):
+        shown = "".join(name.partition("=")[:2])
+        raise Unfit(f"the name of a variable is expected, found {shown!r}")
+    try:
+        return _text("" if value is None else _scalar(value))
+    except ValueError:
+        raise Unfit(f"{name}: a single value is expected, found {_described(value)}") from None
+
+
+def _described(value: Any) -> str:
+    """Say why a value is none that can be used, without showing it: it may be a secret."""
+    if isinstance(value, str):
+        return "a text with a NUL or half of a surrogate pair, which the system does not take"
+    return f"a value of type {type(value).__name__}"
 
 
 def _scalar(value: Any) -> str:
@@ -167,29 +196,33 @@ def _secret(value: Any) -> Secret:
 
 
 def _secrets(value: Any) -> dict[str, Secret]:
-    return {
-        pattern: item if isinstance(item, Secret) else Secret(_text(_scalar(item)))
-        for pattern, item in _mapping(value).items()
-    }
+    return {pattern: _answer(pattern, item) for pattern, item in _mapping(value).items()}
+
+
+def _answer(pattern: str, value: Any) -> Secret:
+    try:
+        return value if isinstance(value, Secret) else Secret(_text(_scalar(value)))
+    except ValueError:
+        raise Unfit(f"{pattern!r}: a single value is expected, found {_described(value)}") from None
 
 
 def _playbook(value: Any) -> Any:
     if isinstance(value, Mapping):
         return [dict(value)]
-    items = [os.fspath(item) if isinstance(item, os.PathLike) else item for item in _sequence(value)]
+    items = _sequence(value)
     if items and all(isinstance(item, Mapping) for item in items):
-        return items
-    if not items or not all(map(_text, items)):
+        return list(items)
+    if not items or not all(map(_text_or_path, items)):
         raise ValueError
-    return items
+    return [_text_or_path(item) for item in items]
 
 
 def _inventory(value: Any) -> Any:
     if isinstance(value, Mapping):
         return dict(value)
     if isinstance(value, str | os.PathLike):
-        return _text(os.fspath(value))
-    return [_text(os.fspath(item) if isinstance(item, os.PathLike) else item) for item in _sequence(value)]
+        return _text_or_path(value)
+    return [_text_or_path(item) for item in _sequence(value)]
 
 
 def _variables(value: Any) -> Any:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from ee_runner.errors import ConfigurationError
 
 log = logging.getLogger("ee_runner")
+_lock = threading.Lock()
+_levels: list[int] = []
+"""The level as it was found, once for each job that logs at the moment."""
 
 
 @contextlib.contextmanager
@@ -19,27 +25,47 @@ def logging_to(*, debug: bool, logfile: Path | None) -> Iterator[None]:
 
     Raises ConfigurationError for a file that can not be written.
     """
-    handlers: list[logging.Handler] = []
-    if debug:
-        handlers.append(logging.StreamHandler())
-    if logfile:
-        handlers.append(logging.StreamHandler(os.fdopen(_opened(logfile), "a", encoding="utf-8")))
-    before = log.level
-    for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-    log.setLevel(logging.DEBUG if handlers else logging.WARNING)
+    with contextlib.ExitStack() as stack:
+        streams: list[TextIO] = [sys.stderr] if debug else []
+        if logfile:
+            streams.append(stack.enter_context(_opened(logfile)))
+        for stream in streams:
+            stack.enter_context(_shown_on(stream))
+        if streams:
+            stack.enter_context(_in_detail())
+        yield
+
+
+@contextlib.contextmanager
+def _shown_on(stream: TextIO) -> Iterator[None]:
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
     try:
         yield
     finally:
-        log.setLevel(before)
-        for handler in handlers:
-            log.removeHandler(handler)
-            handler.close()
+        log.removeHandler(handler)
+        handler.close()
 
 
-def _opened(path: Path) -> int:
+@contextlib.contextmanager
+def _in_detail() -> Iterator[None]:
+    """Let everything through as long as any job logs; the last of them leaves the level as the first found it."""
+    with _lock:
+        _levels.append(_levels[0] if _levels else log.level)
+        log.setLevel(logging.DEBUG)
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        yield
+    finally:
+        with _lock:
+            before = _levels.pop()
+            if not _levels:
+                log.setLevel(before)
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigurationError(f"The log file {path} can not be written: {error.strerror}.") from error

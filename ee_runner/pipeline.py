@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -16,6 +17,10 @@ from ee_runner.job import Status
 if TYPE_CHECKING:
     from ee_runner.console import Captured
     from ee_runner.emitters import Emitter
+
+
+_UNFIT = (KeyError, TypeError, ValueError, RecursionError)
+"""What writing an event raises whose handler took out what it needs, or put in what JSON can not say."""
 
 
 class Display(Protocol):
@@ -77,9 +82,11 @@ class Pipeline:
 
     def status(self, status: Status, config: object, **details: object) -> None:
         """Tell emitters and the caller's handler of a status that the artifacts hold already (seed, section 5.21)."""
-        for emitter in self._emitters:
-            emitter.status({"status": status, **details})
-        self._handlers.told({"status": status, **details}, config)
+        try:
+            for emitter in self._emitters:
+                emitter.status({"status": status, **details})
+        finally:  # a plugin that raises keeps nothing from the caller
+            self._handlers.told({"status": status, **details}, config)
 
     def close(self) -> None:
         """Let out what the end of the stream decides: a last line without newline, an event cut short."""
@@ -110,12 +117,17 @@ class Pipeline:
         try:
             kept = self._handlers.keeps(event)
         except CallbackError:
-            self._keep(event)
+            with contextlib.suppress(*_UNFIT):
+                self._keep(event)
             raise
-        if kept:
-            self._keep(event)
-        if self._json_mode:
-            self._keep_output(msgspec.json.encode(event) + b"\n")
+        try:
+            if kept:
+                self._keep(event)
+            if self._json_mode:
+                self._keep_output(msgspec.json.encode(event) + b"\n")
+        except _UNFIT as error:
+            said = f"{type(error).__name__}: {error}"
+            raise CallbackError(f"The event handler left an event that can not be written: {said}") from error
         for emitter in self._emitters:
             emitter.event(event)
         if self._display is not None:

@@ -37,8 +37,8 @@ class ExecutionPlan:
 
     ident: str
     private_data_dir: Path
-    argv: tuple[str, ...]
-    env: Mapping[str, str]
+    argv: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
     cwd: PurePosixPath
     mounts: tuple[Mount, ...]
     agent_socket: Path | None = None
@@ -94,7 +94,7 @@ def make(
         terminal=terminal,
         run_dir=workspace.run_dir,
         selinux_relabel=not emulated,
-        tty=tty and terminal is not Terminal.PIPES,
+        tty=tty,
     )
 
 

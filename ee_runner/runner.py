@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ee_runner import artifacts
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.config import RunnerConfig
-from ee_runner.errors import ArtifactError, CallbackError, LaunchError, RunnerError
+from ee_runner.errors import ArtifactError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
 from ee_runner.executor import Cancellation
 from ee_runner.handlers import (
@@ -23,13 +24,15 @@ from ee_runner.handlers import (
     FinishedCallback,
     Handlers,
     StatusHandler,
+    check_callbacks,
 )
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
 from ee_runner.logs import log
+from ee_runner.options import CALLBACKS
 from ee_runner.pipeline import Display, Pipeline
 from ee_runner.preparation import Prepared, failure_recorded, outcome_of
 from ee_runner.results import Results
-from ee_runner.secrets import mask_environment, redact_words
+from ee_runner.secrets import Secret, mask_environment, redact_words
 from ee_runner.spool import Spool
 
 if TYPE_CHECKING:
@@ -45,7 +48,8 @@ class Runner(Results):
     by emitter, what external systems did not get. `run` returns when the job has ended and everything is on disk;
     `cancel` may be called from any thread or signal handler.
 
-    A configuration that is not prepared is prepared here, which raises what `RunnerConfig.prepare` raises.
+    A configuration that is not prepared is prepared here, which raises what `RunnerConfig.prepare` raises; a callback
+    that is no function raises ConfigurationError. In a callback `events` ends with what is there.
     `remove_partials` is taken for compatibility: no partial event file is ever left.
     """
 
@@ -59,20 +63,24 @@ class Runner(Results):
         finished_callback: FinishedCallback | None = None,
         status_handler: StatusHandler | None = None,
     ) -> None:
-        if not config.is_prepared:
-            config.prepare()
-        super().__init__(config)
         self.remove_partials = remove_partials
         self.event_handler = event_handler
         self.status_handler = status_handler
         self.cancel_callback = cancel_callback
         self.finished_callback = finished_callback
         self.artifacts_handler = artifacts_handler
+        check_callbacks({name: getattr(self, name) for name in CALLBACKS})
+        if not config.is_prepared:
+            config.prepare()
+        super().__init__(config)
         self.status: Status = "unstarted"
         self.rc: int | None = None
         self.reason: Reason | None = None
         self.detail = ""
         self.undelivered: Mapping[str, int] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(ident={self.config.ident!r}, status={self.status!r}, rc={self.rc})"
 
     def cancel(self) -> None:
         """Ask the job to stop; its outcome will be ``canceled``, rc 254."""
@@ -86,9 +94,15 @@ class Runner(Results):
         """Run the job to its end and return its status and rc.
 
         Raises RunnerError for what kept it from running: ConfigurationError, EngineError, ArtifactError and
-        CallbackError; the artifacts say ``error`` then, unless it was a callback that is called after the end.
+        CallbackError; the artifacts say ``error`` then, unless it was a callback that is called after the end. What
+        interrupts it (KeyboardInterrupt, SystemExit) comes out as it is, when the job has ended. A job that runs can
+        not be run once more meanwhile: ConfigurationError.
         """
-        self.log.begin()
+        with self.config.in_use():
+            return self._run_once()
+
+    def _run_once(self) -> tuple[Status, int | None]:
+        self.log.begin(writer=threading.get_ident())
         self.status, self.rc, self.reason, self.detail, self._stats = "unstarted", None, None, "", None
         try:
             with self.config.opened() as job, contextlib.ExitStack() as stack:
@@ -111,9 +125,9 @@ class Runner(Results):
             ArtifactStore(job.spec.artifact_dir, keeps_output=not job.spec.suppress_output_file) as store,
             Spool(job.workspace.spool) as spool,
         ):
-            handlers = self._handlers()
+            handlers = self._handlers(job.plan.passwords.values())
             pipeline = self._pipeline(job, store, spool, handlers, emitters)
-            failures: list[Exception] = []
+            failures: list[BaseException] = []
             try:
                 outcome = self._execute(job, store, pipeline)
                 failures += self._missing(job, outcome, spool)
@@ -122,10 +136,6 @@ class Runner(Results):
                 outcome = outcome_of(error)
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
                     store.write_outcome(outcome)
-                if not isinstance(error, Exception):
-                    self._settle(outcome)
-                    self._close(emitters)
-                    raise
                 failures.insert(0, error)
             self._stats = pipeline.stats
             self._settle(outcome)
@@ -150,9 +160,9 @@ class Runner(Results):
                 pipeline.close()
 
     def _conclude(
-        self, pipeline: Pipeline, handlers: Handlers, emitters: Sequence[Emitter], failures: list[Exception]
+        self, pipeline: Pipeline, handlers: Handlers, emitters: Sequence[Emitter], failures: list[BaseException]
     ) -> None:
-        """Tell everybody how the job ended, then raise the first of what went wrong."""
+        """Tell everybody how the job ended, then raise the first of what went wrong, an interrupt before all else."""
         self.log.end()
         steps: tuple[Callable[[], None], ...] = (
             lambda: self._tell(pipeline),
@@ -163,8 +173,9 @@ class Runner(Results):
         for step in steps:
             try:
                 step()
-            except CallbackError as error:
+            except BaseException as error:
                 failures.append(error)
+        failures.sort(key=lambda error: isinstance(error, Exception))
         for later in failures[1:]:
             log.error("%s", later)
         if failures:
@@ -199,19 +210,20 @@ class Runner(Results):
         attachment, values = self.config.attachment, self.config.values
         if attachment.display is not None or not attachment.shown:
             return attachment.display
-        if values["quiet"] or values["suppress_ansible_output"]:
+        if values["quiet"] or values["suppress_ansible_output"] or sys.stdout is None:
             return None
         from ee_runner import console
 
         return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()
 
-    def _handlers(self) -> Handlers:
+    def _handlers(self, secrets: Collection[Secret]) -> Handlers:
         handlers = Handlers(
             event_handler=self.event_handler,
             status_handler=self.status_handler,
             cancel_callback=self.cancel_callback,
             finished_callback=self.finished_callback,
             artifacts_handler=self.artifacts_handler,
+            secrets=secrets,
         )
         self.config.attachment.cancellation.asking(handlers.wants_stop if self.cancel_callback else None)
         return handlers

@@ -39,7 +39,7 @@ def job_spec(resolved: Resolved) -> JobSpec:
         artifact_dir=_absolute(values["artifact_dir"] or private_data_dir / "artifacts", cwd) / ident,
         target=targets.target(resolved, cwd, private_data_dir, project_dir),
         engine=_engine(resolved, cwd),
-        inventory=targets.inventory(resolved, cwd, (private_data_dir / "inventory", project_dir)),
+        inventory=targets.inventory(resolved, cwd, (private_data_dir / "inventory", project_dir, private_data_dir)),
         roles_path=tuple(_roles_path(resolved, cwd)),
         limit=values["limit"] or None,
         forks=values["forks"] or None,
@@ -172,13 +172,14 @@ def _passwords(resolved: Resolved) -> Mapping[str, Any]:
 
 
 def _engine(resolved: Resolved, cwd: Path) -> str:
-    """Return the engine's name or path; without a name, whichever answers, of those with images if one was given."""
+    """Return the engine's name or path; without a name whichever answers, of those that give what was asked for."""
     if not _isolated(resolved):
         return _NOT_ISOLATING
     if resolved.values["process_isolation_executable"] is None:
-        from ee_runner.engines.registry import AUTO, AUTO_IMAGES
+        from ee_runner.engines.registry import AUTO, AUTO_IMAGES, AUTO_ISOLATING
 
-        return AUTO_IMAGES if _has_image(resolved) else AUTO
+        asked = resolved.rank("process_isolation") > Rank.DEFAULT
+        return AUTO_IMAGES if _has_image(resolved) else AUTO_ISOLATING if asked else AUTO
     return _program(resolved, "process_isolation_executable", cwd)
 
 

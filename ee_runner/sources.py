@@ -22,7 +22,7 @@ DEFAULT = "default"
 _ENVIRONMENT = "environment variable "
 _CONFIDENTIAL = (
     *(kinds.SECRET, kinds.SECRETS, kinds.ENVIRONMENT, kinds.MAPPING, kinds.REGISTRY_AUTH),
-    *(kinds.ARGUMENTS, kinds.VARIABLES, kinds.PLAYBOOK, kinds.INVENTORY),
+    *(kinds.ARGUMENTS, kinds.VARIABLES, kinds.PLAYBOOK, kinds.INVENTORY, kinds.WORDS),
 )
 
 
@@ -43,9 +43,9 @@ class Resolved:
     ``settings`` argument on top.
     """
 
-    values: Mapping[str, Any]
+    values: Mapping[str, Any] = field(repr=False)
     origins: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)
     command: str = "run"
 
     def rank(self, name: str) -> Rank:

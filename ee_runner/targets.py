@@ -157,6 +157,8 @@ def inventory(resolved: Resolved, cwd: Path, places: tuple[Path, ...]) -> tuple[
     if found:
         return (found,)
     if "\n" in given or (library and "," not in given):
+        if "/" in given and not any(letter in given for letter in "\n ="):
+            raise ConfigurationError(f"{described}: there is no inventory {bases[0] / given}")
         return (given.rstrip("\n") + "\n",)
     if "," not in given:
         missing = bases[0] / given

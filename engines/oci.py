@@ -25,7 +25,7 @@ from ee_runner.engines.base import (
 from ee_runner.engines.images import ImageInfo, ImageStore, image_name
 from ee_runner.errors import EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Completed, capture
-from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome
+from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, Terminal
 from ee_runner.plan import ExecutionPlan
 
 AGENT_SOCKET = PurePosixPath("/run/ee_runner_agent.sock")
@@ -35,6 +35,7 @@ _ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
 _STOP_MARGIN = 30.0
 _INIT_FAILED = r"\[FATAL tini|catatonit"
 _ENGINE_SAYS = r"^(Error|docker): "
+_NETWORK = r'plugin type="|netavark|aardvark'
 _NO_COMMAND = _INIT_FAILED + r"|executable file.*not found|exec: .*permission denied|no such file or directory"
 
 
@@ -112,7 +113,7 @@ class OciEngine(ContainerEngine):
             argv = (
                 *(str(self.executable), *self._global_options()),
                 *("run", *_environment_options(by_name, in_file, scratch)),
-                *("--rm", "--interactive", *(("--tty",) if plan.tty else ())),
+                *("--rm", "--interactive", *(("--tty",) if plan.tty and plan.terminal is not Terminal.PIPES else ())),
                 *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
                 *self._init_options(),
                 *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: mark}),
@@ -210,6 +211,7 @@ class OciEngine(ContainerEngine):
         started = self._was_started(mark, since)
         words = _last_words(tail)
         refused = outcome.rc != _ENGINE_FAILED and re.search(_NO_COMMAND, words, re.IGNORECASE)
+        refused = None if re.search(_NETWORK, words) else refused
         if refused and (not started or re.search(_INIT_FAILED, words)):
             return Outcome("failed", _NOT_FOUND, "launch", _no_command(plan))
         if started or (outcome.rc != _ENGINE_FAILED and not re.search(_ENGINE_SAYS, words, re.MULTILINE)):

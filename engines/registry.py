@@ -18,6 +18,9 @@ GROUP = "ee_runner.engines"
 AUTO = "auto"
 """The first of all engines that answers."""
 
+AUTO_ISOLATING = "auto-isolating"
+"""The first that answers among those that isolate."""
+
 AUTO_IMAGES = "auto-images"
 """The first that answers among those that run images."""
 
@@ -57,11 +60,11 @@ def get(name: str) -> ContainerEngine:
     return _load(_BUILT_IN[family])(name)
 
 
-def detect(*, want_images: bool) -> tuple[ContainerEngine, list[str]]:
+def detect(*, want_images: bool, want_isolation: bool = False) -> tuple[ContainerEngine, list[str]]:
     """Return the first engine that answers, and a line for each that was passed over saying why.
 
     The local engine always answers; its line says that nothing is isolated. Raises EngineUnavailable with all those
-    reasons when images are wanted and no engine that runs them answers.
+    reasons when images or isolation are wanted and no engine that gives them answers.
     """
     passed_over: list[str] = []
     for name in _BUILT_IN:
@@ -69,19 +72,23 @@ def detect(*, want_images: bool) -> tuple[ContainerEngine, list[str]]:
         if want_images and not engine.capabilities.images:
             passed_over.append(f"{name}: it runs no images")
             continue
+        if want_isolation and not engine.capabilities.isolates:
+            passed_over.append(f"{name}: it does not isolate")
+            continue
         try:
             info = engine.check()
         except EngineError as error:
             passed_over.append(f"{name}: {error}")
             continue
         return engine, [*passed_over, _chosen(engine, info)]
-    raise EngineUnavailable("No engine that runs images can be used here. " + " ".join(passed_over))
+    wanted = "runs images" if want_images else "isolates"
+    raise EngineUnavailable(f"No engine that {wanted} can be used here. {' '.join(passed_over)}")
 
 
 def choose(name: str) -> tuple[ContainerEngine, list[str]]:
-    """Return the engine of that name with the reasons for it; ``auto`` and ``auto-images`` try what there is."""
-    if name in (AUTO, AUTO_IMAGES):
-        return detect(want_images=name == AUTO_IMAGES)
+    """Return the engine of that name with the reasons for it; those that begin with ``auto`` try what there is."""
+    if name in (AUTO, AUTO_ISOLATING, AUTO_IMAGES):
+        return detect(want_images=name == AUTO_IMAGES, want_isolation=name == AUTO_ISOLATING)
     return get(name), [f"{name}: asked for"]
 
 

@@ -23,6 +23,23 @@ class BaseConfig(config.RunnerConfig):
     ) -> None:
         super().__init__(private_data_dir, attachment=attachment or Attachment(shown=True), **options)
 
+    def prepare(self) -> None:
+        """Prepare the job, then call the methods that a subclass may override to change what was prepared."""
+        super().prepare()
+        self.prepare_inventory()
+        self.prepare_env()
+        self.prepare_command()
+
+    def prepare_inventory(self) -> None:
+        """Change nothing; a subclass may."""
+
+    def prepare_env(self) -> None:
+        """Leave `env` as it was prepared; a subclass may change it."""
+
+    def prepare_command(self) -> None:
+        """Take the words of `generate_ansible_command`, which a subclass may override, as the command."""
+        self.command = list(self.generate_ansible_command())
+
     def generate_ansible_command(self) -> list[str]:
         """Return the words of the prepared command."""
         return list(self.command)

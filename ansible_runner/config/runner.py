@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from ansible_runner.config._base import BaseConfig
-from ee_runner.job import CommandTarget, ModuleTarget
+from ee_runner.job import CommandTarget, ModuleTarget, RawTarget
 
 
 class ExecutionMode(IntEnum):
@@ -25,5 +25,6 @@ class RunnerConfig(BaseConfig):
         """What kind of command the prepared job is; NONE before `prepare`."""
         if not self.is_prepared:
             return ExecutionMode.NONE
-        modes = {ModuleTarget: ExecutionMode.ANSIBLE, CommandTarget: ExecutionMode.RAW}
+        raw = dict.fromkeys((CommandTarget, RawTarget), ExecutionMode.RAW)
+        modes = {ModuleTarget: ExecutionMode.ANSIBLE, **raw}
         return modes.get(type(self.spec.target), ExecutionMode.ANSIBLE_PLAYBOOK)

@@ -9,6 +9,7 @@ from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
 from ee_runner.errors import CallbackError, ConfigurationError
+from ee_runner.secrets import redact_words
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -120,7 +121,7 @@ class PluginEmitter:
             handler(self._config, _copied(dict(data)))
         except Exception as error:
             self._missed += 1
-            self.fault = f"{self._plugin} raised {type(error).__name__}: {error}"
+            self.fault = redact_words((f"{self._plugin} raised {type(error).__name__}: {error}",))[0]
             raise CallbackError(self.fault) from error
 
 

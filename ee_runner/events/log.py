@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,20 +35,26 @@ class EventLog:
     `directory` is the artifact directory; the events are ``job_events/<counter>-<uuid>.json`` in it. One thread writes
     them, in order of the counter, and calls `begin`, `announce` and `end`; any number of others follow, each with an
     iterator or a watch of its own. Who follows waits only between `begin` and `end`. Nothing polls, and without a
-    follower nothing is kept; a follower keeps the names of the events that it has still to give.
+    follower nothing is kept; a follower keeps the names of the events that it has still to give. In the thread that
+    writes, where the job's callbacks run, nobody waits: an iterator gives what is there, and ends.
     """
 
     def __init__(self, directory: Path) -> None:
         self._place = directory / "job_events"
         self._running = False
+        self._writer: int | None = None
         self._has_none = False
         # Added to and taken from in single steps, without a lock: announcing is cheap, and a follower that the
         # garbage collector ends, whatever it interrupts, waits for nobody.
         self._followers: dict[_Follower, None] = {}
 
-    def begin(self) -> None:
-        """The job is on its way: followers wait from now on; what lies there already is an earlier job's, not given."""
+    def begin(self, *, writer: int | None = None) -> None:
+        """The job is on its way: followers wait from now on; what lies there already is an earlier job's, not given.
+
+        `writer` is the ident of the thread that writes, once it is known.
+        """
         self._has_none = True
+        self._writer = writer
         self._running = True
 
     @property
@@ -66,6 +73,7 @@ class EventLog:
     def end(self) -> None:
         """The job has ended, and every event is in place: followers give what is left, and end."""
         self._running = False
+        self._writer = None
         for follower in list(self._followers):
             self._leave(follower)
             follower.put(None)
@@ -78,7 +86,7 @@ class EventLog:
         """
         follower = self._join(_nobody)
         try:
-            while (event := follower.take(wait=True)) is not None:
+            while (event := follower.take(wait=self._writer != threading.get_ident())) is not None:
                 yield event
         finally:
             follower.close()

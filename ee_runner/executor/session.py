@@ -116,7 +116,7 @@ class _Session:
         stack.callback(self._child.close)
         self._started = self._last_output = time.monotonic()
         self._waiter = threading.Thread(target=self._wait_for_child, daemon=True)
-        self._waiter.start()
+        self._start_waiter()
         stack.callback(self._see_it_gone)
         self._watch(read, None)
         for descriptor, deliver in ((self._child.out, self._sink.stdout), (self._child.err, self._sink.stderr)):
@@ -128,6 +128,14 @@ class _Session:
             stack.enter_context(RawTerminal(stdin))
             self._watch(stdin, "input")
         stack.enter_context(self._cancel.waking(self._wake))
+
+    def _start_waiter(self) -> None:
+        try:
+            self._waiter.start()
+        except RuntimeError as error:  # too many threads, or the interpreter is on its way out
+            kill_tree(self._child.pid)
+            self._child.wait()
+            raise LaunchError(f"No thread can be started to wait for the process: {error}.") from error
 
     def _watch(self, descriptor: int, data: object) -> None:
         if descriptor >= _SELECTABLE and not self._limits.pexpect_use_poll:

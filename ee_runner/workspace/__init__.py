@@ -54,14 +54,14 @@ class Workspace:
     spool: Path
     fact_cache_dir: Path
     callback_dir: Path
-    envvars: Mapping[str, str] = field(default_factory=dict)
+    envvars: Mapping[str, str] = field(default_factory=dict, repr=False)
     passwords: Mapping[str, Secret] = field(default_factory=dict)
-    cmdline: tuple[str, ...] = ()
+    cmdline: tuple[str, ...] = field(default=(), repr=False)
     ssh_key: Secret | None = None
     extravars_files: tuple[Path, ...] = ()
     playbook: Path | None = None
     inventory: tuple[str, ...] = ()
-    inherited: Mapping[str, str] = field(default_factory=dict)
+    inherited: Mapping[str, str] = field(default_factory=dict, repr=False)
     callback_plugins: tuple[str, ...] = ()
     roles_path: tuple[str, ...] = ()
     own_roles: tuple[Path, ...] = ()

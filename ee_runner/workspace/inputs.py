@@ -142,8 +142,9 @@ def parse_value(text: str, name: str) -> Any:
 def json_text(value: Any, described: str) -> str:
     """Return a value as the text of a file that Ansible reads, or raise ConfigurationError: JSON can not say it."""
     try:
+        json.dumps(value, ensure_ascii=False).encode()  # Ansible reads no half of a surrogate pair
         return json.dumps(value, indent=1) + "\n"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"{described}: values that JSON knows are expected: {error}") from error
 
 

@@ -47,7 +47,7 @@ def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
     fact_cache = _directory_within(directory, spec.fact_cache)
     events = directory / ".events"
     remove(events)
-    stack.callback(remove, events)
+    stack.enter_context(removed(events))
     _directory_within(directory, events.name)
     return Artifacts(events, private_file(events / "spool", b""), fact_cache)
 
@@ -78,7 +78,7 @@ def _close_to_others(directory: Path) -> None:
 def _lock(directory: Path, stack: ExitStack) -> None:
     """Hold the directory for this job until `stack` closes; a crash lets go of it."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    stack.callback(os.close, descriptor)
+    stack.callback(_unlock, descriptor, os.getpid())
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -90,14 +90,30 @@ def _lock(directory: Path, stack: ExitStack) -> None:
             raise _refused(directory, error) from error
 
 
+def _unlock(descriptor: int, owner: int) -> None:
+    """Let go of a directory, also where a fork of the process that holds it has it open; a fork itself only closes."""
+    if os.getpid() == owner:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    os.close(descriptor)
+
+
 @contextmanager
-def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make the per-run directory, in memory where that can be had, and remove it at the end."""
-    path = _make_run_directory(_run_directory_bases(environ))
+def removed(path: Path) -> Iterator[Path]:
+    """Remove a file or a directory tree at the end of the block, unless it ends in a fork of this process."""
+    owner = os.getpid()
     try:
         yield path
     finally:
-        remove(path)
+        if os.getpid() == owner:
+            remove(path)
+
+
+@contextmanager
+def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Make the per-run directory, in memory where that can be had, and remove it at the end."""
+    with removed(_make_run_directory(_run_directory_bases(environ))) as path:
+        yield path
 
 
 @contextmanager
@@ -107,11 +123,8 @@ def project(spec: JobSpec) -> Iterator[Path]:
     if base is None or isinstance(spec.target, CommandTarget) or not stat.S_ISDIR(mode_of(spec.project_dir)):
         yield spec.project_dir
         return
-    copy = _project_copy(spec.project_dir, base)
-    try:
+    with removed(_project_copy(spec.project_dir, base)) as copy:
         yield copy
-    finally:
-        remove(copy)
 
 
 def callback(run_dir: Path, observer: Path) -> Path:
@@ -129,7 +142,7 @@ def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack)
     the per-run directory when the project is absent or read-only.
     """
     path = project_dir / f".ee_runner_{os.urandom(8).hex()}.yml"
-    stack.callback(remove, path)
+    stack.enter_context(removed(path))
     try:
         _write_private(path, data)
     except OSError:

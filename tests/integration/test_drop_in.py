@@ -445,3 +445,30 @@ def test_messages_go_to_the_log_and_to_the_screen(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code, log], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("for all\n", "")
     assert [line.split(" ", 3)[3] for line in log.read_text().splitlines()] == ["for all", "for the log", "in detail"]
+
+
+def test_a_subclass_changes_what_was_prepared(demo: Path) -> None:
+    class Config(ansible_runner.RunnerConfig):
+        def prepare_env(self) -> None:
+            super().prepare_env()
+            self.env["OF_THE_SUBCLASS"] = "yes"
+
+        def generate_ansible_command(self) -> list[str]:
+            return [*super().generate_ansible_command(), "-e", "more=too"]
+
+    play = {
+        "hosts": "one",
+        "gather_facts": False,
+        "tasks": [{"debug": {"msg": "{{ lookup('env', 'OF_THE_SUBCLASS') }} {{ more }}"}}],
+    }
+    config = Config(demo, playbook=play, quiet=True)
+    config.prepare()
+    runner = ansible_runner.Runner(config)
+    assert runner.run() == ("successful", 0)
+    assert [e["event_data"]["res"]["msg"] for e in runner.events if e["event"] == "runner_on_ok"] == ["yes too"]
+
+
+def test_the_package_runs_as_the_command() -> None:
+    argv = [sys.executable, "-m", "ansible_runner", "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    assert done.stdout.strip() == ee_runner.__version__

@@ -75,11 +75,11 @@ def test_options_may_be_set_until_it_is_prepared(place: Path) -> None:
 
 def test_what_is_no_option_is_an_attribute_like_any_other(place: Path) -> None:
     config = RunnerConfig(place)
-    with pytest.raises(AttributeError, match="RunnerConfig has no attribute 'limits'"):
-        config.limits  # noqa: B018
-    config.limits = 5
-    assert config.limits == 5
-    assert copy.copy(config).limits == 5
+    with pytest.raises(AttributeError, match="RunnerConfig has no attribute 'of_mine'"):
+        config.of_mine  # noqa: B018
+    config.of_mine = 5
+    assert config.of_mine == 5
+    assert copy.copy(config).of_mine == 5
 
 
 def test_a_subclass_may_set_options_before_it_is_initialized(place: Path) -> None:
@@ -232,3 +232,29 @@ def test_a_run_after_one_that_was_cancelled_is_not(place: Path) -> None:
     assert runner.run() == ("canceled", 254)
     assert runner.run() == ("successful", 0)
     assert (runner.reason, runner.canceled) == ("exited", False)
+
+
+def test_a_misspelt_attribute_is_refused_and_one_of_its_own_is_not(place: Path) -> None:
+    config = RunnerConfig(place, playbook="site.yml", ident="x")
+    with pytest.raises(ConfigurationError, match="limt: there is no such argument; did you mean 'limit'"):
+        config.limt = "web"
+    config.something_else = 1
+    assert config.something_else == 1
+    config.extra_vars = {"a": 1}
+    assert config.extravars == {"a": 1}
+
+
+def test_it_shows_which_job_it_is_and_no_secret(place: Path) -> None:
+    config = RunnerConfig(place, playbook="site.yml", ident="x", passwords={"Password:": "open sesame"})
+    assert repr(config) == f"RunnerConfig(private_data_dir={str(place)!r}, ident='x')"
+
+
+def test_a_job_that_reads_no_file_needs_no_private_data_directory() -> None:
+    config = RunnerConfig(module="ping", host_pattern="localhost")
+    config.prepare()
+    temporary = Path(config.private_data_dir)
+    assert temporary.is_dir()
+    del config
+    assert not temporary.exists()
+    with pytest.raises(ConfigurationError, match="private_data_dir is missing"):
+        RunnerConfig(playbook="site.yml").prepare()

@@ -83,6 +83,12 @@ def test_auto_ends_at_the_host_and_says_that_nothing_is_isolated(monkeypatch: py
     assert "without isolation" in lines[-1]
 
 
+def test_auto_for_isolation_never_ends_at_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(EngineUnavailable, match=r"No engine that isolates.*podman is not.*local: it does not isolate"):
+        registry.choose("auto-isolating")
+
+
 def test_auto_takes_a_sandbox_where_no_container_engine_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
     info = EngineInfo("bwrap", Path("/usr/bin/bwrap"), "1", rootless=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import threading
@@ -319,7 +320,10 @@ def test_role_variables_have_many_forms(demo: Path, given: Any, variables: dict[
         ("@missing.yml", "there is no file"),
         ("{a", "valid YAML or JSON is expected"),
         ({"a": object()}, "values that JSON knows are expected"),
+        ({"a": "x\ud800"}, "values that JSON knows are expected"),
+        ({"a": functools.reduce(lambda inner, _: [inner], range(5000), [])}, "values that JSON knows are expected"),
     ],
+    ids=range(7),
 )
 def test_role_variables_that_make_no_sense_are_refused(demo: Path, given: Any, said: str) -> None:
     message = refusal(lambda: spec(demo, role="testrole", role_vars=given))
@@ -382,7 +386,7 @@ def test_the_inventory_variable_overrides_the_directorys(demo: Path) -> None:
     ("options", "environ", "file", "engine"),
     [
         ({}, {}, "", "local"),
-        ({"process_isolation": True}, {}, "", "auto"),
+        ({"process_isolation": True}, {}, "", "auto-isolating"),
         ({"process_isolation": True, "process_isolation_executable": "docker"}, {}, "", "docker"),
         ({"process_isolation_executable": "bwrap"}, {}, "", "bwrap"),
         ({"process_isolation_executable": "bin/bwrap"}, {}, "", "{cwd}/bin/bwrap"),
@@ -509,9 +513,14 @@ def test_a_command_line_with_an_open_quote_is_not_shown(demo: Path, text: Any) -
         ),
         ({"private_data_dir": "a\0b"}, "private_data_dir: a path is expected"),
         ({"limit": "web\ud800"}, "limit: text is expected, found the text 'web\\ud800'"),
-        ({"envvars": {"A\ud800": "x"}}, "envvars: a mapping of variable names"),
-        ({"envvars": {"A": "\ud800"}}, "envvars: a mapping of variable names"),
-        ({"passwords": {"A": "\ud800"}}, "passwords: a mapping of regular expressions"),
+        ({"envvars": {"A\ud800": "x"}}, "envvars: the name of a variable is expected, found 'A\\ud800'"),
+        ({"envvars": {"A": "\ud800"}}, "envvars: A: a single value is expected, found a text with"),
+        ({"envvars": {"A": "x\0"}}, "envvars: A: a single value is expected, found a text with"),
+        ({"envvars": {"A": b"x"}}, "envvars: A: a single value is expected, found a value of type bytes"),
+        ({"envvars": {"TOKEN=hunter2": "x"}}, "envvars: the name of a variable is expected, found 'TOKEN='"),
+        ({"envvars": {1: "x"}}, "envvars: the name 1: text is expected, found a value of type int"),
+        ({"container_options": ["-e", "PASSWORD=hunter2", 1]}, "container_options: item 3: text is expected, found a"),
+        ({"passwords": {"A": "\ud800"}}, "passwords: 'A': a single value is expected, found a text with"),
         ({"private_data_dir": "x" * 300}, "can not be read: file name too long"),
         ({"project_dir": "x" * 300}, "project_dir: there is no directory"),
     ],
@@ -542,7 +551,8 @@ def test_only_a_given_image_asks_for_an_engine_with_images(demo: Path, environ: 
     options: dict[str, Any] = {"executable_cmd": "ansible-playbook", "cmdline_args": ["x.yml"]}
     expected = "auto-images" if environ or file else "auto"
     assert spec(demo, environ=environ, command="playbook", **options).engine == expected
-    assert spec(demo, environ=environ, process_isolation=True).engine == expected
+    asked = "auto-images" if environ or file else "auto-isolating"
+    assert spec(demo, environ=environ, process_isolation=True).engine == asked
 
 
 @pytest.mark.parametrize("name", ["env", "roles"])

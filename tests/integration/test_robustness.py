@@ -169,11 +169,12 @@ def test_an_interrupt_in_a_callback_keeps_the_end_from_nobody(
     def interrupted(*_: Any) -> None:
         raise interrupt
 
+    chosen: dict[str, Any] = {where: interrupted}
     runner = ee_runner.init_runner(
         **shell(tmp_path, "echo a; sleep 1"),
         status_handler=lambda data, runner_config: seen.append(data["status"]),  # noqa: ARG005
         finished_callback=lambda runner: seen.append(f"finished {runner.status}"),
-        **{where: interrupted},
+        **chosen,
     )
     with installed(Plugin(seen)), pytest.raises(interrupt):
         runner.run()
@@ -224,7 +225,8 @@ def test_what_no_process_can_get_is_named_when_the_job_runs(tmp_path: Path, name
 
 def test_numbers_and_paths_in_the_environment_and_the_command_are_passed_as_text(tmp_path: Path) -> None:
     runner = ee_runner.init_runner(**shell(tmp_path, 'echo "$A $B $1"'))
-    runner.config.env.update(A=1, B=PurePosixPath("/b"))  # type: ignore[arg-type]
+    env: dict[str, Any] = {"A": 1, "B": PurePosixPath("/b")}
+    runner.config.env.update(env)
     runner.config.command += ["name", PurePosixPath("/c")]  # type: ignore[list-item]
     runner.config.cwd = tmp_path  # type: ignore[assignment]
     runner.run()
@@ -245,11 +247,13 @@ def test_a_file_that_is_closed_or_open_the_other_way_is_refused_and_stays_as_it_
     path = tmp_path / "file"
     path.write_text("the caller's")
     with path.open() as reading, path.open("a") as writing:
-        for name, file in (("output_fd", reading), ("error_fd", reading), ("input_fd", writing)):
-            assert "is expected" in refusal(lambda: ee_runner.run_command("echo", ["a"], **{name: file}))  # noqa: B023
+        wrong: list[dict[str, Any]] = [{"output_fd": reading}, {"error_fd": reading}, {"input_fd": writing}]
+        for streams in wrong:
+            assert "is expected" in refusal(lambda: ee_runner.run_command("echo", ["a"], **streams))  # noqa: B023
         assert reading.read() == "the caller's"
-    for name in ("input_fd", "output_fd", "error_fd"):
-        assert "is expected" in refusal(lambda: ee_runner.run_command("echo", **{name: reading}))  # noqa: B023
+    closed: list[dict[str, Any]] = [{"input_fd": reading}, {"output_fd": reading}, {"error_fd": reading}]
+    for streams in closed:
+        assert "is expected" in refusal(lambda: ee_runner.run_command("echo", **streams))  # noqa: B023
     assert "text file" in refusal(lambda: ee_runner.run_command("echo", output_fd=io.BytesIO()))  # type: ignore[arg-type]
 
 
@@ -459,7 +463,7 @@ def test_many_jobs_leave_no_descriptor_no_thread_and_no_directory(tmp_path: Path
     ee_runner.run(**shell(tmp_path, "true"))
     before = held()
     for number in range(40):
-        mode = ("pexpect", "subprocess")[number % 2]
+        mode: Any = ("pexpect", "subprocess")[number % 2]
         assert ee_runner.run_command("true", runner_mode=mode)[2] == 0
         ee_runner.init_runner(**shell(tmp_path, "true"))
         with pytest.raises(ee_runner.CallbackError):

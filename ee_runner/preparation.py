@@ -68,6 +68,8 @@ def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterat
 
 def outcome_of(error: BaseException) -> Outcome:
     """Say what the artifacts hold of a job that an error kept from running or from going on."""
+    if isinstance(error, KeyboardInterrupt):
+        return Outcome("canceled", 254, "canceled", "interrupted")
     reasons: tuple[tuple[type[BaseException], Reason], ...] = (
         (ImageError, "image"),
         (LaunchError, "launch"),

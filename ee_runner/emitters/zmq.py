@@ -65,7 +65,8 @@ class ZmqTransport:
         except (zmq.ZMQError, ValueError) as error:
             self.close(0)
             reason = error.strerror if isinstance(error, zmq.ZMQError) else error
-            raise ConfigurationError(f"runner_zmq_url: {self._shown} can not be used: {reason}.") from None
+            told = redact_words((f"{reason}",))[0]  # it repeats the address
+            raise ConfigurationError(f"runner_zmq_url: {self._shown} can not be used: {told}.") from None
 
     def send(self, message: Message, within: float) -> None:
         import zmq

@@ -404,7 +404,7 @@ def test_an_interrupt_in_a_callback_ends_the_job_and_comes_out_as_it_is(tmp_path
     with pytest.raises(KeyboardInterrupt):
         ee_runner.run(**shell(tmp_path, WAITS), event_handler=interrupt)
     assert is_over(tmp_path)
-    assert outcome(tmp_path)[0] == "error"
+    assert outcome(tmp_path) == ("canceled", "254")
 
 
 @pytest.mark.parametrize("wrong", [{"runner_http_url": "ftp://nowhere"}, {"logfile": "/dev/null/log"}], ids=str)

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -178,7 +179,8 @@ def test_an_interrupt_in_a_callback_keeps_the_end_from_nobody(
     )
     with installed(Plugin(seen)), pytest.raises(interrupt):
         runner.run()
-    assert outcome(tmp_path) == (("successful", "0") if where == "artifacts_handler" else ("error", "1"))
+    ended = ("canceled", "254") if interrupt is KeyboardInterrupt else ("error", "1")
+    assert outcome(tmp_path) == (("successful", "0") if where == "artifacts_handler" else ended)
     assert seen[-3:] == [f"plugin {runner.status}", runner.status, f"finished {runner.status}"]
 
 
@@ -191,6 +193,25 @@ def test_a_plugin_that_raises_keeps_no_status_from_the_caller(tmp_path: Path) ->
         )
     assert seen == ["plugin starting", "starting", "error"]
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_interrupt_key_ends_the_job_as_canceled_and_interrupts_the_program(tmp_path: Path) -> None:
+    code = (
+        "import sys, ee_runner\n"
+        "say = lambda event: print(event['stdout'], flush=True)\n"
+        "ee_runner.run(private_data_dir=sys.argv[1], ident='1', executable_cmd='sh', event_handler=say,\n"
+        "              cmdline_args=['-c', 'echo $$; exec sleep 300'])\n"
+    )
+    argv = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        task = int(program.stdout.readline())
+        program.send_signal(signal.SIGINT)
+        _, said = program.communicate(timeout=60)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert program.returncode == -signal.SIGINT
+    assert outcome(tmp_path) == ("canceled", "254")
+    assert not alive(task)
 
 
 # What is changed between init_runner and run

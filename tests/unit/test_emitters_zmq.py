@@ -143,6 +143,12 @@ def test_an_address_that_is_none_is_refused() -> None:
             publishing(url)
 
 
+def test_a_refusal_does_not_show_what_an_address_holds() -> None:
+    with pytest.raises(ConfigurationError, match="can not be used") as caught:
+        publishing("tcp://hunter2@nowhere:x")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_address_that_is_taken_is_refused() -> None:
     with Subscriber() as subscriber, pytest.raises(ConfigurationError, match="Address already in use"):
         publishing(subscriber.url, bind=True)

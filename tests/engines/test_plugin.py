@@ -67,11 +67,21 @@ def test_the_engine_is_the_flags_before_the_environments_before_the_settings(
     assert f"{expected}: asked for" in result.stderr
 
 
-def test_detection_says_why_each_engine_was_passed_over(here: Place) -> None:
-    result = here.run(job(here), "-p", "site.yml", "--process-isolation", "--debug", env={"PATH": empty_path(here)})
+def test_who_asks_for_isolation_is_not_run_without_and_told_why_each_engine_was_passed_over(here: Place) -> None:
+    result = here.run(job(here), "-p", "site.yml", "--process-isolation", env={"PATH": empty_path(here)})
+    assert result.rc == 69
     assert "podman: podman is not installed" in result.stderr, result.stderr
     assert "docker: docker is not installed" in result.stderr
-    assert "runs on this host" in result.stderr
+    assert "local: it does not isolate" in result.stderr
+
+
+def test_what_is_isolated_by_default_runs_on_the_host_where_nothing_isolates_and_says_so(here: Place) -> None:
+    directory = job(here)
+    words = ["playbook", "--artifact-dir", str(here.root / "artifacts"), "--debug", "project/site.yml"]
+    rc, _, said = here.ansible_runner(*words, cwd=directory, env={"PATH": empty_path(here)})
+    assert rc == 0, said
+    assert "podman: podman is not installed" in said
+    assert "runs on this host" in said
 
 
 def empty_path(place: Place) -> str:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +19,7 @@ from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, Terminal
 from ee_runner.options import BY_NAME, default_of
 from ee_runner.preparation import Prepared, failure_recorded, prepare
-from ee_runner.sources import Rank, Resolved
+from ee_runner.sources import Rank, Resolved, working_directory
 from ee_runner.workspace import places
 
 _TARGETS = ("playbook", "module", "role")
@@ -97,10 +97,11 @@ class RunnerConfig:
     def _place(self, name: str) -> str:
         """Return where a directory of the job will be, as far as the arguments alone decide."""
         given: str | None = self._options.get(name)
-        own = Path.cwd() / self._options["private_data_dir"]
+        cwd = working_directory()
+        own = cwd / self._options["private_data_dir"]
         if name in ("private_data_dir", "project_dir"):
-            return os.path.normpath(str(Path.cwd() / (given or own / "project")))
-        artifacts = Path.cwd() / (self._options.get("artifact_dir") or own / "artifacts")
+            return os.path.normpath(str(cwd / (given or own / "project")))
+        artifacts = cwd / (self._options.get("artifact_dir") or own / "artifacts")
         directory = artifacts / str(self._options["ident"])
         return os.path.normpath(str(directory / (given or "fact_cache") if name == "fact_cache" else directory))
 
@@ -129,15 +130,16 @@ class RunnerConfig:
         """
         self._leave()
         if self._needs_directory():
-            self._options["private_data_dir"] = directory = _temporary_directory()
-            weakref.finalize(self, _here, os.getpid(), places.remove, directory)
+            kept = contextlib.ExitStack()
+            self._options["private_data_dir"] = kept.enter_context(places.removed(_temporary_directory()))
+            weakref.finalize(self, kept.close)
         if self._options or self._resolved is None:
             self._resolved = settings.resolve(self._options, environ=os.environ)
         spec = settings.job_spec(self._resolved)
         made = contextlib.ExitStack()
         job = made.enter_context(prepare(spec, self.attachment, self._terminal(self._resolved, spec)))
         self._places, self._job = made, job
-        weakref.finalize(self, _here, os.getpid(), made.close)
+        weakref.finalize(self, made.close)
         self.command = list(job.plan.argv)
         self.cwd = str(job.plan.cwd)
         self.env = job.engine.environment(job.plan)
@@ -265,12 +267,6 @@ def _fit(name: str, kind: kinds.Kind, value: Any) -> Any:
     except ValueError as error:
         reason = error if isinstance(error, kinds.Unfit) else f"{kind.expected} is expected"
         raise ConfigurationError(f"config.{name}: {reason}") from None
-
-
-def _here(pid: int, remove: Callable[..., object], *arguments: object) -> None:
-    """Remove what this process made; a fork of it that ends leaves it alone."""
-    if os.getpid() == pid:
-        remove(*arguments)
 
 
 def _temporary_directory() -> Path:

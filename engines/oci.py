@@ -210,8 +210,8 @@ class OciEngine(ContainerEngine):
             return outcome
         started = self._was_started(mark, since)
         words = _last_words(tail)
-        refused = outcome.rc != _ENGINE_FAILED and re.search(_NO_COMMAND, words, re.IGNORECASE)
-        refused = None if re.search(_NETWORK, words) else refused
+        of_job = outcome.rc != _ENGINE_FAILED and not re.search(_NETWORK, words)
+        refused = of_job and re.search(_NO_COMMAND, words, re.IGNORECASE)
         if refused and (not started or re.search(_INIT_FAILED, words)):
             return Outcome("failed", _NOT_FOUND, "launch", _no_command(plan))
         if started or (outcome.rc != _ENGINE_FAILED and not re.search(_ENGINE_SAYS, words, re.MULTILINE)):

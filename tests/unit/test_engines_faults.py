@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
+
 import pytest
 
 from ee_runner.engines import faults
+from ee_runner.engines.podman import PodmanEngine
+from ee_runner.errors import EngineError
+from ee_runner.job import ContainerSpec, Outcome
+from ee_runner.plan import ExecutionPlan
 
 
 @pytest.mark.parametrize(
@@ -92,3 +98,23 @@ def test_long_words_are_cut_at_their_beginning() -> None:
     assert faults.one_line("a\n b\n") == "a b"
     assert len(faults.one_line("x" * 5000 + " end")) < 700
     assert faults.one_line("x" * 5000 + " end").endswith("end")
+
+
+def test_a_network_that_can_not_be_made_is_no_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman's own words where cron's PATH lacks iptables; which words come depends on the machine's network stack."""
+    words = (
+        'Error: plugin type="bridge" failed (add): cni plugin bridge failed: failed to locate iptables: '
+        'exec: "iptables": executable file not found in $PATH\n'
+    )
+    monkeypatch.setattr(PodmanEngine, "_was_started", lambda *_: False)
+    plan = ExecutionPlan(
+        ident="1",
+        private_data_dir=Path("/nowhere"),
+        argv=("true",),
+        env={},
+        cwd=PurePosixPath("/"),
+        mounts=(),
+        container=ContainerSpec(image="x"),
+    )
+    with pytest.raises(EngineError, match="failed to locate iptables"):
+        PodmanEngine()._judge(plan, Outcome("failed", 127, "exited"), words, mark="m", since=0.0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from ee_runner import settings
 from ee_runner.attachment import Attachment
-from ee_runner.config import RunnerConfig
+from ee_runner.config import ALIASES, RunnerConfig, temporary_directory
 from ee_runner.console import Captured, Console, checked, descriptor_of, to_any
 from ee_runner.errors import ConfigurationError, LaunchError
 from ee_runner.job import Terminal
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ee_runner.keywords import JobKeywords, Keywords
+    from ee_runner.stream.process import Processor
+    from ee_runner.stream.transmit import Transmitter
+    from ee_runner.stream.worker import Worker
 
 _STREAMS = ("streamer", "_input", "_output")
+_STREAMERS = ("transmit", "worker", "process")
 
 
 def init_runner(*, attachment: Attachment | None = None, **options: Unpack[JobKeywords]) -> Runner:
@@ -29,12 +34,14 @@ def init_runner(*, attachment: Attachment | None = None, **options: Unpack[JobKe
 
     The keywords are the options of the option table, such as `private_data_dir`, `playbook` and `container_image`,
     and the callbacks. Raises ConfigurationError for an unknown or wrong one, and what `RunnerConfig.prepare` raises.
+    With `streamer` it is one end of a remote job (seed, chapter 8): a Transmitter, a Worker or a Processor, which read
+    `_input` and write `_output`, and have `run`, `cancel`, `status` and `rc` as a Runner has.
     """
     given: dict[str, Any] = dict(options)
     callbacks = {name: given.pop(name) for name in CALLBACKS if name in given}
-    streaming = {name: given.pop(name) for name in _STREAMS if name in given}
-    if streaming.get("streamer"):
-        raise ConfigurationError("streamer: remote jobs (transmit, worker, process) are not there yet in this version")
+    streaming = {name: given.pop(name, None) for name in _STREAMS}
+    if streaming["streamer"]:
+        return cast(Runner, _streamer(streaming, given, callbacks, attachment))
     return Runner(RunnerConfig(attachment=attachment, **given), **callbacks)
 
 
@@ -122,13 +129,45 @@ def connected(
     return replace(attachment, terminal=terminal, tty=on_terminal or stdin is None, stdin=stdin)
 
 
+def _streamer(
+    streaming: Mapping[str, Any],
+    given: dict[str, Any],
+    callbacks: Mapping[str, Any],
+    attachment: Attachment | None,
+) -> Transmitter | Worker | Processor:
+    """Return one end of a remote job."""
+    kind, source, output = (streaming[name] for name in _STREAMS)
+    if kind not in _STREAMERS:
+        raise ConfigurationError(f"streamer: {' or '.join(_STREAMERS)} is expected, found {kind!r}")
+    attachment = attachment or Attachment()
+    given = {ALIASES.get(name, name): value for name, value in given.items()}
+    if kind == "process" and given.get("private_data_dir") is None:
+        given["private_data_dir"] = temporary_directory()
+    resolved = settings.resolve(given, environ=os.environ, command=kind)
+    if kind == "transmit":
+        from ee_runner.stream.transmit import Transmitter
+
+        cancellation = attachment.cancellation
+        return Transmitter(resolved, output=output, answers=source, cancellation=cancellation, callbacks=callbacks)
+    if kind == "worker":
+        from ee_runner.stream import worker
+
+        return worker.Worker(worker.terms(resolved), source=source, output=output, attachment=attachment)
+    from ee_runner.stream.process import Processor
+
+    return Processor(resolved, source=source, attachment=attachment, callbacks=callbacks)
+
+
 def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
-    runner.log.begin()
-    thread = threading.Thread(target=runner.run, name=f"ee_runner {runner.config.ident}")
+    log = getattr(runner, "log", None)  # a transmitter and a worker keep no events
+    if log is not None:
+        log.begin()
+    thread = threading.Thread(target=runner.run, name="ee_runner job")
     try:
         thread.start()
     except RuntimeError as error:
-        runner.log.end()
+        if log is not None:
+            log.end()
         raise LaunchError(f"No thread can be started for the job: {error}.") from error
     return thread, runner
 

@@ -30,7 +30,7 @@ _NEARLY = 0.85
 """How alike the name of an attribute is to that of an option when it is one, misspelt."""
 
 _PLACES = ("private_data_dir", "project_dir", "artifact_dir", "fact_cache")
-_ALIASES = {"hosts": "host_pattern", "extra_vars": "extravars"}
+ALIASES = {"hosts": "host_pattern", "extra_vars": "extravars"}
 """What programs written for ansible-runner may call them."""
 
 _PIPED_TOOLS = ("ansible-config", "ansible-doc", "ansible-galaxy")
@@ -58,7 +58,7 @@ class RunnerConfig:
         attachment: Attachment | None = None,
         **options: Any,
     ) -> None:
-        for alias, name in _ALIASES.items():
+        for alias, name in ALIASES.items():
             if alias in options:
                 options[name] = options.pop(alias) or options.get(name)
         settings.check_names(options)
@@ -109,7 +109,7 @@ class RunnerConfig:
         return f"{type(self).__name__}(private_data_dir={self.private_data_dir!r}, ident={self.ident!r})"
 
     def __setattr__(self, name: str, value: Any) -> None:
-        name = _ALIASES.get(name, name)
+        name = ALIASES.get(name, name)
         if name not in BY_NAME:
             if type(self).__module__.partition(".")[0] in _HOMES:  # a subclass of the caller's has names of its own
                 _refuse_misspelt(name)
@@ -131,7 +131,7 @@ class RunnerConfig:
         self._leave()
         if self._needs_directory():
             kept = contextlib.ExitStack()
-            self._options["private_data_dir"] = kept.enter_context(places.removed(_temporary_directory()))
+            self._options["private_data_dir"] = kept.enter_context(places.removed(temporary_directory()))
             weakref.finalize(self, kept.close)
         if self._options or self._resolved is None:
             self._resolved = settings.resolve(self._options, environ=os.environ)
@@ -269,7 +269,7 @@ def _fit(name: str, kind: kinds.Kind, value: Any) -> Any:
         raise ConfigurationError(f"config.{name}: {reason}") from None
 
 
-def _temporary_directory() -> Path:
+def temporary_directory() -> Path:
     """Make a private data directory for one command."""
     try:
         return Path(tempfile.mkdtemp(prefix=".ansible-runner-"))

@@ -67,6 +67,14 @@ class Keywords(TypedDict, total=False):
     logfile: StrPath | None
     ignore_logging: bool | None
     keepalive_seconds: float | None
+    delete: bool | None
+    wire: Literal["auto", "lines", "frames"] | None
+    cache: StrPath | None
+    resume: bool | None
+    durable: bool | None
+    stream_timeout: float | None
+    allow_outside_links: bool | None
+    only_transmit_kwargs: bool | None
     resource_profiling: bool | None
     resource_profiling_base_cgroup: str | None
     resource_profiling_cpu_poll_interval: float | None

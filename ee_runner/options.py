@@ -20,8 +20,10 @@ OPEN_PREFIX = "runner_"
 JOB_COMMANDS = frozenset({"run", "start", "transmit"})
 EMULATING_COMMANDS = frozenset({"playbook", "adhoc"})
 CONTROL_COMMANDS = frozenset({"stop", "is-alive"})
-ALL_COMMANDS = JOB_COMMANDS | EMULATING_COMMANDS | CONTROL_COMMANDS | {"worker", "process"}
+ALL_COMMANDS = JOB_COMMANDS | EMULATING_COMMANDS | CONTROL_COMMANDS | {"worker", "worker cleanup", "process"}
 _RUNNING = JOB_COMMANDS | EMULATING_COMMANDS
+_WORKER = frozenset({"worker"})
+_CLEANUP = frozenset({"worker cleanup"})
 
 
 class Group(Enum):
@@ -36,6 +38,8 @@ class Group(Enum):
     ISOLATION = "Process Isolation Options"
     CONTAINER = "Ansible Container Options"
     WORKER = "Worker Options"
+    STREAM = "Stream Options"
+    CLEANUP = "Cleanup Options"
     LIBRARY = "Keywords And Settings"
 
 
@@ -215,7 +219,7 @@ OPTIONS: tuple[Option, ...] = (
         ("-j", "--json"),
         Style.SWITCH,
         default=False,
-        commands=_RUNNING | CONTROL_COMMANDS,
+        commands=_RUNNING | CONTROL_COMMANDS | {"process"},
     ),
     Option(
         "omit_event_data",
@@ -257,7 +261,7 @@ OPTIONS: tuple[Option, ...] = (
         ("-q", "--quiet"),
         Style.SWITCH,
         default=False,
-        commands=_RUNNING | CONTROL_COMMANDS,
+        commands=_RUNNING | CONTROL_COMMANDS | {"process"},
     ),
     Option(
         "verbosity",
@@ -360,7 +364,7 @@ OPTIONS: tuple[Option, ...] = (
         env="EE_RUNNER_ENGINE",
         in_settings=True,
         default_text="what is installed, podman first",
-        commands=_RUNNING,
+        commands=_RUNNING | _CLEANUP,
     ),
     Option(
         "process_isolation_path",
@@ -465,7 +469,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option("container_workdir", kinds.WORD, "the working directory in the container", in_settings=True),
     Option("container_auth_data", kinds.REGISTRY_AUTH, "the credentials of the image's registry", in_settings=True),
-    # --- worker
+    # --- remote jobs
     Option(
         "worker_info",
         kinds.FLAG,
@@ -474,7 +478,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--worker-info",),
         Style.SWITCH,
         default=False,
-        commands=frozenset({"worker"}),
+        commands=_WORKER,
     ),
     Option(
         "delete",
@@ -484,7 +488,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--delete",),
         Style.SWITCH,
         default=False,
-        commands=frozenset({"worker"}),
+        commands=_WORKER,
     ),
     Option(
         "keepalive_seconds",
@@ -493,8 +497,134 @@ OPTIONS: tuple[Option, ...] = (
         Group.WORKER,
         ("--keepalive-seconds",),
         metavar="N",
-        default=0,
-        commands=frozenset({"worker"}),
+        env="ANSIBLE_RUNNER_KEEPALIVE_SECONDS",
+        default_text="10 into a pipe or a socket",
+        commands=_WORKER,
+    ),
+    Option(
+        "allow_outside_links",
+        kinds.FLAG,
+        "accept symbolic links that lead out of the private data directory",
+        Group.WORKER,
+        ("--allow-outside-links",),
+        Style.SWITCH,
+        default=False,
+        commands=_WORKER,
+    ),
+    Option(
+        "durable",
+        kinds.FLAG,
+        "keep the results here too, and let the job go on when nobody reads them",
+        Group.WORKER,
+        ("--durable",),
+        Style.SWITCH,
+        default=False,
+        commands=_WORKER,
+    ),
+    Option(
+        "attach",
+        kinds.WORD,
+        "write the results of a durable job, from their beginning",
+        Group.WORKER,
+        ("--attach",),
+        metavar="IDENT",
+        commands=_WORKER,
+    ),
+    Option(
+        "wire",
+        kinds.choice("auto", "lines", "frames"),
+        "how the job is written: lines for any worker, frames for one of this kind, auto to find out",
+        Group.STREAM,
+        ("--wire",),
+        metavar="FORM",
+        env="EE_RUNNER_WIRE",
+        default="auto",
+        commands=frozenset({"transmit"}),
+    ),
+    Option(
+        "cache",
+        kinds.PATH,
+        "send and keep only what changed since the last job; each end has a directory of its own for it",
+        Group.STREAM,
+        ("--cache",),
+        metavar="DIR",
+        commands=frozenset({"transmit", "worker", "process"}),
+    ),
+    Option(
+        "resume",
+        kinds.FLAG,
+        "take up a stream that was cut, after the last record that was processed",
+        Group.STREAM,
+        ("--resume",),
+        Style.SWITCH,
+        default=False,
+        commands=frozenset({"process"}),
+    ),
+    Option(
+        "stream_timeout",
+        kinds.SECONDS,
+        "give the stream up after this many seconds without a byte; 0 waits for ever",
+        Group.STREAM,
+        ("--stream-timeout",),
+        metavar="N",
+        default_text="4 times the other end's keepalive",
+        commands=frozenset({"worker", "process"}),
+    ),
+    Option(
+        "only_transmit_kwargs",
+        kinds.FLAG,
+        "transmit the options alone; the worker has the private data directory already",
+        default=False,
+    ),
+    # --- cleaning up
+    Option(
+        "file_pattern",
+        kinds.WORD,
+        "remove the private data directories that match, such as '/tmp/.ansible-runner-*'",
+        Group.CLEANUP,
+        ("--file-pattern",),
+        metavar="GLOB",
+        commands=_CLEANUP,
+    ),
+    Option(
+        "exclude_strings",
+        kinds.WORDS,
+        "but not those with one of these words in their path",
+        Group.CLEANUP,
+        ("--exclude-strings",),
+        Style.MANY,
+        "WORD",
+        commands=_CLEANUP,
+    ),
+    Option(
+        "grace_period",
+        kinds.COUNT,
+        "nor those that changed in the last so many minutes; 0 takes them all",
+        Group.CLEANUP,
+        ("--grace-period",),
+        metavar="MINUTES",
+        default=60,
+        commands=_CLEANUP,
+    ),
+    Option(
+        "remove_images",
+        kinds.WORDS,
+        "take these tags from the engine's images",
+        Group.CLEANUP,
+        ("--remove-images",),
+        Style.MANY,
+        "IMAGE",
+        commands=_CLEANUP,
+    ),
+    Option(
+        "image_prune",
+        kinds.FLAG,
+        "remove the engine's images that no tag names any more",
+        Group.CLEANUP,
+        ("--image-prune",),
+        Style.SWITCH,
+        default=False,
+        commands=_CLEANUP,
     ),
     # --- the library's own
     Option("settings", kinds.MAPPING, "settings, as env/settings has them"),

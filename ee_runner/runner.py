@@ -165,7 +165,7 @@ class Runner(Results):
         """Tell everybody how the job ended, then raise the first of what went wrong, an interrupt before all else."""
         self.log.end()
         steps: tuple[Callable[[], None], ...] = (
-            lambda: self._tell(pipeline),
+            lambda: self._tell(pipeline, **self._explanation()),
             lambda: self._close(emitters),
             lambda: handlers.gathered(self.config.artifact_dir),
             lambda: handlers.finished(self),
@@ -251,6 +251,10 @@ class Runner(Results):
 
     def _tell(self, pipeline: Pipeline, **details: object) -> None:
         pipeline.status(self.status, self.config, runner_ident=self.config.ident, **details)
+
+    def _explanation(self) -> dict[str, str]:
+        """Say why there is no job to speak of, under the name that programs look for."""
+        return {"job_explanation": self.detail} if self.status == "error" and self.detail else {}
 
     def _settle(self, outcome: Outcome) -> None:
         self.rc, self.reason, self.detail = outcome.rc, outcome.reason, outcome.detail or self.detail

@@ -5,19 +5,44 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ee_runner import names, targets
 from ee_runner.errors import ConfigurationError, MountRefused, nearest
-from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec
+from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Target
 from ee_runner.options import DEFAULT_IMAGE
 from ee_runner.sources import ARGUMENT, Rank, Resolved, check_names, resolve, working_directory
 from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
 
-__all__ = ["Resolved", "check_names", "job_spec", "resolve"]
+__all__ = ["Content", "Resolved", "check_names", "content", "job_spec", "resolve"]
 
 _NOT_ISOLATING = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What runs and where it lies, checked against what is on this host; all paths absolute."""
+
+    ident: str
+    private_data_dir: Path
+    project_dir: Path
+    host_cwd: Path | None
+    target: Target
+    inventory: tuple[str, ...]
+
+
+def content(resolved: Resolved) -> Content:
+    """Find what runs; raises ConfigurationError for a playbook, an inventory or a directory that is not there."""
+    cwd = working_directory()
+    ident = _ident(resolved)
+    directory = _private_data_dir(resolved, cwd)
+    host_cwd = _host_cwd(resolved, cwd)
+    project_dir = _project_dir(resolved, cwd, host_cwd or directory / "project")
+    target = targets.target(resolved, cwd, directory, project_dir)
+    inventory = targets.inventory(resolved, cwd, (directory / "inventory", project_dir, directory))
+    return Content(ident, directory, project_dir, host_cwd, target, inventory)
 
 
 def job_spec(resolved: Resolved) -> JobSpec:
@@ -28,18 +53,15 @@ def job_spec(resolved: Resolved) -> JobSpec:
     """
     values = resolved.values
     cwd = working_directory()
-    ident = _ident(resolved)
-    private_data_dir = _private_data_dir(resolved, cwd)
-    host_cwd = _host_cwd(resolved, cwd)
-    project_dir = _project_dir(resolved, cwd, host_cwd or private_data_dir / "project")
+    given = content(resolved)
     return JobSpec(
-        ident=ident,
-        private_data_dir=private_data_dir,
-        project_dir=project_dir,
-        artifact_dir=_absolute(values["artifact_dir"] or private_data_dir / "artifacts", cwd) / ident,
-        target=targets.target(resolved, cwd, private_data_dir, project_dir),
+        ident=given.ident,
+        private_data_dir=given.private_data_dir,
+        project_dir=given.project_dir,
+        artifact_dir=_absolute(values["artifact_dir"] or given.private_data_dir / "artifacts", cwd) / given.ident,
+        target=given.target,
         engine=_engine(resolved, cwd),
-        inventory=targets.inventory(resolved, cwd, (private_data_dir / "inventory", project_dir, private_data_dir)),
+        inventory=given.inventory,
         roles_path=tuple(_roles_path(resolved, cwd)),
         limit=values["limit"] or None,
         forks=values["forks"] or None,
@@ -61,7 +83,7 @@ def job_spec(resolved: Resolved) -> JobSpec:
         omit_event_data=values["omit_event_data"],
         only_failed_event_data=values["only_failed_event_data"],
         rotate_artifacts=values["rotate_artifacts"],
-        host_cwd=host_cwd,
+        host_cwd=given.host_cwd,
         json_mode=values["json_mode"],
         suppress_output_file=values["suppress_output_file"],
         check_job_event_data=values["check_job_event_data"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -131,6 +132,14 @@ def working_directory() -> Path:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ConfigurationError(f"The working directory can not be used: {reason}. Change to another (cd).") from error
+
+
+def state_directory() -> Path:
+    """Return where this user's jobs keep what no private data directory holds; ConfigurationError without a home."""
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ansible-runner"
+    except RuntimeError as error:
+        raise ConfigurationError("There is no home directory. Set HOME, or name --private-data-dir.") from error
 
 
 def _arguments(explicit: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:

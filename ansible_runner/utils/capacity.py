@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 
-_IDENTIFIER = ".ansible_runner_uuid"
+from ee_runner import node
+from ee_runner.errors import RunnerError
 
 
 def get_cpu_count() -> int:
-    """Return the number of processors."""
-    return os.cpu_count() or 1
+    """Return the number of processors that jobs can have, within the limits of a container."""
+    return node.cpu_count()
 
 
-def get_mem_in_bytes() -> int:
-    """Return the size of the memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def get_mem_in_bytes() -> int | str:
+    """Return the bytes of memory that jobs can have, within the limits of a container; words when it is unknown."""
+    try:
+        return node.memory()
+    except RunnerError as error:
+        return str(error)
 
 
 def ensure_uuid(uuid_file_path: Path | None = None, mode: int = 0o600) -> str:
     """Return the identifier that a file holds, after making it where it is absent; in the home by default."""
-    path = uuid_file_path or Path.home() / _IDENTIFIER
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
-    except FileExistsError:
-        return path.read_text().strip()
-    identifier = str(uuid.uuid4())
-    with os.fdopen(descriptor, "w") as file:
-        file.write(identifier)
-    return identifier
+    return node.identifier(uuid_file_path or Path.home() / node.IDENTIFIER, mode=mode)

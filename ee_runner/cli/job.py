@@ -19,7 +19,10 @@ from ee_runner.options import EMULATING_COMMANDS, Given
 
 if TYPE_CHECKING:
     from ee_runner.attachment import Attachment
+    from ee_runner.cli import guardian
     from ee_runner.executor import Cancellation
+
+REMOTE = ("transmit", "worker", "worker cleanup", "process")
 
 KEPT_BY_DEFAULT = 100
 """Jobs whose artifacts are kept below the state directory, where nobody else removes them."""
@@ -32,18 +35,31 @@ def main(argv: Sequence[str]) -> int:
     if parsed.command == "version":
         print(__version__)
         return 0
+    if parsed.command == "worker" and "worker_info" not in parsed.explicit and "attach" not in parsed.explicit:
+        from ee_runner.cli import guardian
+
+        return guardian.guarded(lambda ward: _perform(parsed, ward))
+    return _perform(parsed, None)
+
+
+def _perform(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
+    """Do what the command line asks for, and say what keeps it from being done."""
     try:
         with logging_to(debug="debug" in parsed.explicit, logfile=_logfile(parsed)):
             try:
+                if parsed.command in REMOTE:
+                    from ee_runner.cli import remote
+
+                    return remote.run(parsed, ward)
                 return _run(parsed)
             except RunnerError:
                 log.debug("The job could not be run:", exc_info=True)
                 raise
     except RunnerError as error:
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return 128 + signal.SIGINT
 
 
@@ -55,23 +71,23 @@ def _run(parsed: parser.Parsed) -> int:
     emulates = parsed.command in EMULATING_COMMANDS
     explicit = dict(parsed.explicit)
     if emulates and "private_data_dir" not in explicit:
-        explicit = {**_state_directory(own_artifacts="artifact_dir" in explicit), **explicit}
+        explicit = {**state_for_command(own_artifacts="artifact_dir" in explicit), **explicit}
     resolved = settings.resolve(explicit, environ=os.environ, command=parsed.command)
     if resolved.values["explain"]:
         write(1, "".join(f"{line}\n" for line in resolved.explain()).encode())
         return 0
-    attachment = _attachment(resolved.values, emulates=emulates)
-    with _signals(attachment.cancellation):
-        runner = Runner(RunnerConfig.of(resolved, attachment))
+    attached = attachment(resolved.values, emulates=emulates)
+    with signals(attached.cancellation):
+        runner = Runner(RunnerConfig.of(resolved, attached))
         runner.run()
     if runner.detail:
-        _complain(runner.detail)
+        complain(runner.detail)
     if emulates and os.isatty(2) and not resolved.values["quiet"]:
         write(2, f"Artifacts: {runner.config.artifact_dir}\n".encode())
     return runner.rc if runner.rc is not None else 1
 
 
-def _attachment(values: Any, *, emulates: bool) -> Attachment:
+def attachment(values: Any, *, emulates: bool) -> Attachment:
     from ee_runner.attachment import Attachment
     from ee_runner.cli.display import PullProgress
     from ee_runner.console import Console, JsonLines, to_descriptor
@@ -88,17 +104,17 @@ def _attachment(values: Any, *, emulates: bool) -> Attachment:
         stdin=0 if emulates else None,
         explain=log.debug,
         strict=emulates,
-        warn=_complain,
+        warn=complain,
     )
 
 
-def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
+def state_for_command(*, own_artifacts: bool) -> dict[str, Given]:
     """Give playbook and adhoc a private data directory of the user's own, in which old jobs make room for new ones."""
+    from ee_runner.sources import state_directory
+
     try:
-        state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ansible-runner"
+        state = state_directory()
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except RuntimeError as error:
-        raise ConfigurationError("There is no home directory. Set HOME, or name --private-data-dir.") from error
     except OSError as error:
         raise ConfigurationError(
             f"The state directory {error.filename} can not be made: {error.strerror}. "
@@ -110,7 +126,7 @@ def _state_directory(*, own_artifacts: bool) -> dict[str, Given]:
 
 
 @contextlib.contextmanager
-def _signals(cancellation: Cancellation) -> Iterator[None]:
+def signals(cancellation: Cancellation) -> Iterator[None]:
     """Turn the signals that ask a command to end into a cancel, for the length of the block."""
     previous: dict[int, Any] = {}
 
@@ -140,5 +156,5 @@ def _logfile(parsed: parser.Parsed) -> Path | None:
     return None if given is None else Path(given.value)
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
     write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace"))

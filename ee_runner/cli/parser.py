@@ -45,10 +45,12 @@ SUBCOMMANDS = (
         "adhoc", "run ansible in an execution environment", "ansible-runner adhoc localhost -m ping",
         aliases=("ad-hoc",), executable="ansible", directory=False,
     ),
-    Subcommand("transmit", "write a job to stdout, for a worker", "ansible-runner transmit demo -p test.yml",
-               ready=False),
-    Subcommand("worker", "run the job that is read from stdin", "ansible-runner worker", directory=False, ready=False),
-    Subcommand("process", "read a worker's results from stdin", "ansible-runner process demo", ready=False),
+    Subcommand("transmit", "write a job to stdout, for a worker", "ansible-runner transmit demo -p test.yml >job"),
+    Subcommand("worker", "run the job that is read from stdin", "ansible-runner worker <job >results",
+               directory=False),
+    Subcommand("worker cleanup", "remove what old jobs left on a worker",
+               "ansible-runner worker cleanup --file-pattern '/tmp/.ansible-runner-*'", directory=False),
+    Subcommand("process", "read a worker's results from stdin", "ansible-runner process demo <results"),
 )  # fmt: skip
 
 
@@ -80,6 +82,7 @@ def parse(argv: Sequence[str]) -> Parsed:
         before, word, after = scanner.split(argv, _words())
         if word is None:
             return _without_subcommand(parser, before)
+        word, after = _joined_with_next(word, after)
         subcommand = _subcommand(word)
         parser = _command_parser(subcommand)
         if subcommand.executable:
@@ -94,7 +97,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     if command is not None:
         return _command_parser(_subcommand(command))
     offered = [each for each in SUBCOMMANDS if each.ready]
-    lines = [f"  {each.name:<12}{each.summary}" for each in offered]
+    lines = [f"  {each.name:<16}{each.summary}" for each in offered]
     examples = [f"  {each.example}" for each in offered]
     parser = _Parser(
         prog=PROGRAM,
@@ -125,6 +128,12 @@ def _subcommand(word: str) -> Subcommand:
             return each
     hint = nearest(word, _words()) or f"; it is one of {', '.join(_names())}"
     raise UsageError(f"there is no subcommand {word!r}{hint}")
+
+
+def _joined_with_next(word: str, after: list[str]) -> tuple[str, list[str]]:
+    """Take a second word for a part of the subcommand where there is such a one."""
+    both = f"{word} {after[0]}" if after else word
+    return (both, after[1:]) if both in _names() else (word, after)
 
 
 def _print_help(parser: argparse.ArgumentParser) -> NoReturn:

@@ -186,7 +186,7 @@ def _place_extravars(run_dir: Path, data: bytes | None, spec: JobSpec) -> tuple[
 
 def _place_playbook(run_dir: Path, project_dir: Path, spec: JobSpec, stack: ExitStack) -> Path | None:
     if isinstance(spec.target, RoleTarget):
-        text = inputs.json_text(_role_play(spec.target), "role")
+        text = inputs.json_text(role_play(spec.target), "role")
     elif isinstance(spec.target, PlaybookTarget) and spec.target.playbooks[0].endswith("\n"):
         text = spec.target.playbooks[0]
     else:
@@ -194,7 +194,8 @@ def _place_playbook(run_dir: Path, project_dir: Path, spec: JobSpec, stack: Exit
     return places.playbook(text.encode(), run_dir=run_dir, project_dir=project_dir, stack=stack)
 
 
-def _role_play(target: RoleTarget) -> list[dict[str, object]]:
+def role_play(target: RoleTarget) -> list[dict[str, object]]:
+    """Return the playbook that runs a role (seed, section 1.12)."""
     role: dict[str, object] = {"role": target.role}
     if target.variables:
         role["vars"] = dict(target.variables)

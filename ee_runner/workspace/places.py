@@ -38,18 +38,36 @@ def artifacts(spec: JobSpec, stack: ExitStack) -> Artifacts:
     in the directory where one of its own is to be.
     """
     directory = spec.artifact_dir
-    private_directory(directory)
-    _close_to_others(directory)
-    _lock(directory, stack)
-    for name in _OF_ONE_JOB:
-        remove(directory / name)
-    _directory_within(directory, "job_events")
+    artifact_directory(directory, stack)
     fact_cache = _directory_within(directory, spec.fact_cache)
     events = directory / ".events"
     remove(events)
     stack.enter_context(removed(events))
     _directory_within(directory, events.name)
     return Artifacts(events, private_file(events / "spool", b""), fact_cache)
+
+
+def artifact_directory(directory: Path, stack: ExitStack, *, fresh: bool = True) -> None:
+    """Make a job's artifact directory and hold it until `stack` closes; a fresh one has nothing of an earlier job.
+
+    Raises what `artifacts` raises.
+    """
+    private_directory(directory)
+    _close_to_others(directory)
+    _lock(directory, stack)
+    for name in _OF_ONE_JOB if fresh else ():
+        remove(directory / name)
+    _directory_within(directory, "job_events")
+
+
+def run_prefix() -> str:
+    """Return how the names of this process's per-run directories begin, so that a guardian finds them."""
+    return f"ee_runner_{os.getpid()}_"
+
+
+def run_directory_bases(environ: Mapping[str, str]) -> tuple[Path, ...]:
+    """Return where per-run directories are made: in the first of these that can be written."""
+    return tuple(_run_directory_bases(environ))
 
 
 def _directory_within(directory: Path, name: str) -> Path:
@@ -216,7 +234,7 @@ def _make_run_directory(bases: Iterator[Path]) -> Path:
     tried = []
     for base in bases:
         try:
-            return Path(tempfile.mkdtemp(prefix="ee_runner_", dir=base))
+            return Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
         except OSError as error:
             tried.append(f"{base}: {(error.strerror or str(error)).lower()}")
     raise ArtifactError(f"No private directory can be made for this run: {'; '.join(tried)}. Set TMPDIR.")

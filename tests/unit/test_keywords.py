@@ -13,7 +13,8 @@ from ee_runner.keywords import JobKeywords, Keywords
 from ee_runner.options import BY_NAME, CALLBACKS
 
 REPO = Path(__file__).parents[2]
-OF_THE_COMMAND_LINE = {"explain", "worker_info", "delete"}
+CLEANUP = {"file_pattern", "exclude_strings", "remove_images", "grace_period", "image_prune"}
+OF_THE_COMMAND_LINE = {"explain", "worker_info", "attach"} | CLEANUP
 STREAMING = {"streamer", "_input", "_output"}
 ALIASES = {"hosts"}
 TARGET = """

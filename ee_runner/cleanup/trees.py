@@ -1,0 +1,104 @@
+"""Removes a directory tree by descriptors: through no link, onto no other file system, however deep it is."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DEEPEST = 50
+"""Levels that are held open at once; what lies deeper is first moved to the top."""
+
+_LISTED, _EMPTIED = 0o500, 0o700
+
+
+@contextmanager
+def opened(path: str | Path, *, within: int | None = None, access: int = _LISTED) -> Iterator[int]:
+    """Open a directory that is no symbolic link; one of this user's gets the owner's access that this takes.
+
+    Raises OSError, NotADirectoryError for a link or a file among them.
+    """
+    place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    try:
+        found = os.fstat(place)
+        if found.st_uid == os.geteuid() and found.st_mode & access != access:
+            Path(f"/proc/self/fd/{place}").chmod(0o700)
+        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+    finally:
+        os.close(place)
+    try:
+        yield directory
+    finally:
+        os.close(directory)
+
+
+def remove(directory: int, path: Path) -> list[str]:
+    """Remove an open directory, and all in it, from its path; return what could not be removed, each with the reason.
+
+    Raises OSError when it is another user's and can not be read.
+    """
+    found = os.fstat(directory)
+    if found.st_uid == os.geteuid() and found.st_mode & _EMPTIED != _EMPTIED:
+        os.fchmod(directory, 0o700)
+    removal = _Removal(directory, path)
+    removal.run()
+    if not removal.failures:
+        try:
+            path.rmdir()
+        except FileNotFoundError:  # someone else was faster
+            return []
+        except OSError as error:
+            return [_reason(path, error)]
+    return removal.failures
+
+
+class _Removal:
+    """The emptying of one directory."""
+
+    def __init__(self, top: int, path: Path) -> None:
+        self._top = top
+        self._path = path
+        self._device = os.fstat(top).st_dev
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        stuck: set[str] = set()
+        while names := set(_names(self._top)) - stuck:
+            stuck |= {name for name in names if not self._gone(name, self._top, self._path / name, depth=1)}
+
+    def _gone(self, name: str, parent: int, path: Path, *, depth: int) -> bool:
+        """Remove an entry and say whether it is gone; a failure is noted."""
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=parent)
+                return True
+            return self._directory_gone(name, parent, path, depth=depth)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            self.failures.append(_reason(path, error))
+            return False
+
+    def _directory_gone(self, name: str, parent: int, path: Path, *, depth: int) -> bool:
+        with opened(name, within=parent, access=_EMPTIED) as directory:
+            if os.fstat(directory).st_dev != self._device:
+                raise OSError(errno.EXDEV, "another file system is mounted there")
+            if depth == _DEEPEST:
+                os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=self._top)
+                return True
+            gone = [self._gone(each, directory, path / each, depth=depth + 1) for each in _names(directory)]
+        if all(gone):
+            os.rmdir(name, dir_fd=parent)
+        return all(gone)
+
+
+def _names(directory: int) -> list[str]:
+    with os.scandir(directory) as entries:
+        return [entry.name for entry in entries]
+
+
+def _reason(path: Path, error: OSError) -> str:
+    return f"{path}: {(error.strerror or str(error)).lower()}"

@@ -1,0 +1,221 @@
+"""Whether a private data directory is in use: by locks, processes and containers."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ee_runner.cleanup import trees
+from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
+
+if TYPE_CHECKING:
+    from ee_runner.engines.labels import JobContainer
+    from ee_runner.engines.oci import OciEngine
+
+_PATH = re.compile(rb"/[^\0:=,]+")
+_RUN_DIRECTORY = re.compile(r"ee_runner_(\d+)_")
+_WHEREABOUTS = (b"PWD=", b"OLDPWD=")
+_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)
+
+
+def hold(directory: int) -> bool:
+    """Lock an open directory for as long as it is open, and say whether that went: a job holds it otherwise.
+
+    A network file system may know no locks; there it always goes.
+    """
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return True
+
+
+def idents(directory: int) -> list[str]:
+    """Return the idents of the jobs that have an artifact directory in an open private data directory."""
+    try:
+        with trees.opened("artifacts", within=directory) as artifacts:
+            with os.scandir(artifacts) as entries:
+                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def has_running_job(directory: int) -> bool:
+    """Say whether one of its artifact directories is locked, or its file ``pid`` names a live process."""
+    return _has_live_pid(directory) or not all(_is_free(directory, ident) for ident in idents(directory))
+
+
+class Usage:
+    """What uses directories on this machine; it is asked for once, and when it first matters.
+
+    `executable` names the engine that jobs are expected in. When that one is installed and does not answer, it can
+    not be told which directories are in use. Of others, one that this user can not use runs nothing of this user's.
+    """
+
+    def __init__(self, executable: str) -> None:
+        self._executable = executable
+
+    def by_process(self, real: Path) -> bool:
+        """Say whether a process, apart from this one and those that started it, works with a path in a directory."""
+        named = _RUN_DIRECTORY.match(real.name)
+        return str(real) in self._paths or (named is not None and _is_live(int(named[1])))
+
+    def by_mount(self, real: Path) -> bool:
+        """Say whether something is mounted on a directory or below it."""
+        return str(real) in self._mounts
+
+    def by_container(self, real: Path) -> bool:
+        """Say whether a container of a job that was not abandoned belongs to a directory."""
+        return any(not container.abandoned for _, container in self._of(real))
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it can not be told what runs in containers; empty when it can."""
+        return self._asked[1]
+
+    def remove_abandoned(self, real: Path) -> None:
+        """Remove the containers of a directory's abandoned jobs; raises EngineError."""
+        for engine, container in self._of(real):
+            engine.stop(container.id, 0)
+
+    def _of(self, real: Path) -> Iterator[tuple[OciEngine, JobContainer]]:
+        for engine, container in self._asked[0]:
+            place = container.private_data_dir
+            if place.is_absolute() and place.resolve().is_relative_to(real):
+                yield engine, container
+
+    @cached_property
+    def _asked(self) -> tuple[tuple[tuple[OciEngine, JobContainer], ...], tuple[str, ...]]:
+        """The containers of all jobs, and the words of the engines that can not list them."""
+        found: list[tuple[OciEngine, JobContainer]] = []
+        doubts: list[str] = []
+        for name, engine in self._engines():
+            try:
+                found += [(engine, container) for container in engine.list_containers()]
+            except EngineError as error:
+                if name == self._executable or not isinstance(error, EngineUnavailable):
+                    doubts.append(f"{engine.name} does not say what runs: {error}")
+        return tuple(found), tuple(doubts)
+
+    def _engines(self) -> Iterator[tuple[str, OciEngine]]:
+        """Yield the engines that are installed and run containers, the expected one first.
+
+        Raises ConfigurationError when there is no such engine as the expected one.
+        """
+        from ee_runner.engines import registry
+        from ee_runner.engines.oci import OciEngine
+
+        seen: set[Path] = set()
+        for name in dict.fromkeys((self._executable, *registry.names())):
+            try:
+                engine = registry.get(name)
+            except ConfigurationError:  # a broken plugin is no reason to keep anything
+                if name == self._executable:
+                    raise
+                continue
+            with suppress(EngineUnavailable):
+                if isinstance(engine, OciEngine) and (program := engine.executable.resolve()) not in seen:
+                    seen.add(program)
+                    yield name, engine
+
+    @cached_property
+    def _paths(self) -> frozenset[str]:
+        mine = {os.getpid(), *_ancestors(os.getpid())}
+        others = (entry for entry in Path("/proc").glob("[0-9]*") if int(entry.name) not in mine)
+        return _with_parents(path for process in others for path in _paths_of(process))
+
+    @cached_property
+    def _mounts(self) -> frozenset[str]:
+        with suppress(OSError):
+            lines = Path("/proc/self/mountinfo").read_text().splitlines()
+            return _with_parents(_unescaped(line.split()[4]) for line in lines)
+        return frozenset()
+
+
+def _is_free(directory: int, ident: str) -> bool:
+    try:
+        with (
+            trees.opened("artifacts", within=directory) as artifacts,
+            trees.opened(ident, within=artifacts) as artifact,
+        ):
+            return hold(artifact)
+    except (FileNotFoundError, NotADirectoryError):  # it goes away meanwhile
+        return True
+
+
+def _has_live_pid(directory: int) -> bool:
+    try:
+        file = os.open("pid", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return False
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return False
+        first = os.read(file, 32).split()[:1]
+    finally:
+        os.close(file)
+    return bool(first) and first[0].isdigit() and _is_live(int(first[0]))
+
+
+def _is_live(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """Yield the processes that started this one: their command lines name the pattern."""
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            return
+        yield pid
+
+
+def _paths_of(process: Path) -> Iterator[str]:
+    """Yield the absolute paths that a process works with: its directory, what it has open, what it was started with."""
+    with suppress(OSError):  # it ended meanwhile, or is another user's
+        yield str((process / "cwd").readlink())
+    with suppress(OSError):
+        for link in (process / "fd").iterdir():
+            with suppress(OSError):
+                yield str(link.readlink())
+    for name in ("cmdline", "environ"):
+        with suppress(OSError):
+            words = (process / name).read_bytes().split(b"\0")
+            kept = (word for word in words if name == "cmdline" or not word.startswith(_WHEREABOUTS))
+            yield from (os.fsdecode(path) for word in kept for path in _PATH.findall(word))
+
+
+def _with_parents(paths: Iterator[str]) -> frozenset[str]:
+    """Return the absolute paths and all directories above them."""
+    found: set[str] = set()
+    for path in paths:
+        path = os.path.normpath(path)
+        while path.startswith("/") and path not in found:
+            found.add(path)
+            path = os.path.dirname(path)  # noqa: PTH120 - a Path for each would take long
+    return frozenset(found)
+
+
+def _unescaped(word: str) -> str:
+    """Return a path of mountinfo, in which blanks are written as octal numbers."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), word)

@@ -1,0 +1,120 @@
+"""The processes below this one, whoever started them: they are taken in, waited for, and ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+_SUBREAPER = 36
+_THREADS = 17
+_ARGUMENTS = slice(45, 47)
+"""Places in proc(5)'s stat, counted from its third field."""
+
+_LOOK = 0.05
+"""Seconds between two looks at all processes."""
+
+
+def adopt() -> None:
+    """Become the parent of all orphans below, where that is possible (prctl(2), PR_SET_CHILD_SUBREAPER)."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def rename(name: bytes, title: bytes) -> None:
+    """Have ps(1) show this process by another name (15 bytes) and title, cut to the length of its arguments (Linux)."""
+    with contextlib.suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        Path("/proc/self/comm").write_bytes(name)
+        start, end = map(int, _stat("self")[_ARGUMENTS])
+        if 0 < start < end:  # a NUL must end it, or the kernel reads on into the environment
+            ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+
+
+def children() -> frozenset[int]:
+    """Return the children of this process."""
+    own = os.getpid()
+    return frozenset(pid for pid, parent in _parents().items() if parent == own)
+
+
+def ended() -> Iterator[tuple[int, int]]:
+    """Reap the children that have ended; yield the pid and the wait status of each."""
+    with contextlib.suppress(ChildProcessError):
+        while (child := os.waitpid(-1, os.WNOHANG))[0]:
+            yield child
+
+
+def end(older: frozenset[int], *, numbers: Iterable[int], patience: float) -> set[int]:
+    """Send each descendant these signals once, also those born meanwhile, and return which were met.
+
+    Returns when none is left or the patience (seconds) is over. `older` children are left alone, and all below them.
+    """
+    met: set[int] = set()
+    deadline = time.monotonic() + patience
+    while (found := alive(older)) and time.monotonic() < deadline:
+        for pid in found - met:
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
+        met |= found
+        _wait(min(time.monotonic() + _LOOK, deadline))
+    return met
+
+
+def alive(older: frozenset[int]) -> set[int]:
+    """Return the descendants that run, but for the `older` children and those below them.
+
+    /proc can not be read at one moment, and one whose parent changes meanwhile may be missed: no answer is empty but
+    twice, or when the kernel knows no child.
+    """
+    return _descendants(older) or (set() if _childless() else _descendants(older))
+
+
+def _wait(deadline: float) -> None:
+    while not _childless() and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _childless() -> bool:
+    """Reap, and say whether the kernel knows no child of this process any more."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return True
+    return False
+
+
+def _descendants(older: frozenset[int]) -> set[int]:
+    below: dict[int, list[int]] = {}
+    for pid, parent in _parents().items():
+        below.setdefault(parent, []).append(pid)
+    found: set[int] = set()
+    waiting = {os.getpid()}
+    while waiting:
+        members = set(below.get(waiting.pop(), ())) - older - found
+        found |= members
+        waiting |= members
+    return found
+
+
+def _parents() -> Mapping[int, int]:
+    """Return all processes but zombies, each with its parent."""
+    parents = {}
+    with contextlib.suppress(FileNotFoundError):  # no /proc
+        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - names alone
+            with contextlib.suppress(OSError):  # it has ended meanwhile
+                fields = _stat(name)
+                if fields[0] not in "ZX" or int(fields[_THREADS]) > 1:  # the first thread may end before the others
+                    parents[int(name)] = int(fields[1])
+    return parents
+
+
+def _stat(process: str) -> list[str]:
+    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - as often as there are processes
+        return file.read().rpartition(b")")[2].decode().split()

@@ -1,0 +1,258 @@
+"""What a killed worker leaves behind, and the end of it: processes, containers, directories.
+
+A guard lives as long as its job: the engines are loaded only when there is a container to remove.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from ee_runner.cli import orphans
+
+_GRACE = 2.0
+"""Seconds that what is left has to end by itself after SIGTERM."""
+
+_KILL_TIME = 10.0
+_LATE = 1.0
+"""Seconds in which an engine may still make a container for a client that has been killed."""
+
+_NO_FOLLOW = os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+_HANDLE: int = getattr(os, "O_PATH", os.O_RDONLY)
+"""How to open a directory that may not be readable."""
+
+_DEEPEST = 64
+"""Levels of directories that are open at once; what lies deeper is moved up before it is removed."""
+
+
+def record(words: Sequence[str]) -> bytes:
+    """Return the words in the form in which they are told: the length in 4 bytes, and the words with NULs between."""
+    body = b"\0".join(os.fsencode(word) for word in words)
+    return len(body).to_bytes(4, "big") + body
+
+
+class Claims:
+    """What the worker has said to be its own; a last record that is not whole was not said."""
+
+    def __init__(self) -> None:
+        self._buffer = b""
+        self._paths: dict[str, str] = {}
+        self._prefixes: set[tuple[str, str]] = set()
+        self.containers: dict[str, dict[str, str]] = {}
+        """By engine, each with the supervisor that its labels name."""
+
+    def feed(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= (end := 4 + int.from_bytes(self._buffer[:4], "big")) > 4:
+            self._note(*map(os.fsdecode, self._buffer[4:end].split(b"\0")))
+            self._buffer = self._buffer[end:]
+
+    def _note(self, verb: str, subject: str, *more: str) -> None:
+        if verb == "owns":
+            self._paths[subject] = more[0]
+        elif verb == "released":
+            self._paths.pop(subject, None)
+        elif verb == "owns-all":
+            self._prefixes.add((subject, more[0]))
+        elif verb == "runs":
+            self.containers.setdefault(subject, {})[more[0]] = more[1]
+
+    def paths(self) -> Iterator[tuple[str, str]]:
+        """Yield the paths to remove, each with the identity that it had when it was told, if it was there then."""
+        yield from self._paths.items()
+        for directory, prefix in sorted(self._prefixes):
+            with contextlib.suppress(OSError):
+                found = os.listdir(directory)  # noqa: PTH208 - names alone
+                yield from ((f"{directory}/{name}", "") for name in found if name.startswith(prefix))
+
+
+def identity(found: os.stat_result) -> str:
+    """Return what tells a file from another that takes its place."""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def clean(claims: Claims, *, older: frozenset[int] = frozenset()) -> str:
+    """End and remove all that is left below this process, and say so in words; empty when there was nothing.
+
+    `older` children are left alone, and all below them. Processes are asked first, for an engine's client takes its
+    container along, and killed when the engine has had its turn.
+    """
+    failures: list[str] = []
+    engines = [_Engine(name, own, failures) for name, own in claims.containers.items()]
+    processes = orphans.end(older, numbers=(signal.SIGTERM, signal.SIGCONT), patience=_GRACE)
+    for engine in engines:
+        engine.remove()
+    processes |= orphans.end(older, numbers=(signal.SIGKILL,), patience=_KILL_TIME)
+    if processes:
+        for engine in engines:
+            engine.remove_late()
+    left = orphans.alive(older) & processes
+    failures += [f"process {pid} can not be ended" for pid in sorted(left)]
+    paths = [path for path, known in claims.paths() if _removed(path, known, failures)]
+    return _words(len(processes - left), [name for engine in engines for name in engine.removed], paths, failures)
+
+
+def _words(processes: int, containers: Sequence[str], paths: Sequence[str], failures: Iterable[str]) -> str:
+    done = [f"ended {processes} process{'es' * (processes > 1)}"] if processes else []
+    done += [f"removed the container {name}" for name in containers]
+    done += [f"removed {path}" for path in paths]
+    return "; ".join((*done, *failures))
+
+
+class _Engine:
+    """An engine with containers of the worker; `removed` are the names of those that were still there."""
+
+    def __init__(self, name: str, containers: Mapping[str, str], failures: list[str]) -> None:
+        self.removed: list[str] = []
+        self._name = name
+        self._containers = containers
+        self._failures = failures
+        self._works = True
+
+    def remove(self) -> None:
+        try:
+            self._remove()
+        except Exception as error:  # whatever it is, the rest is to be cleaned too
+            self._works = False
+            self._failures.append(f"{', '.join(self._containers)} in {self._name} may be left: {error}")
+
+    def remove_late(self) -> None:
+        """Look again: a client that was killed may have been about to make one."""
+        deadline = time.monotonic() + _LATE
+        while self._works and len(self.removed) < len(self._containers):
+            self.remove()
+            if time.monotonic() >= deadline:
+                return
+            time.sleep(0.2)
+
+    def _remove(self) -> None:
+        from ee_runner.engines import registry
+        from ee_runner.engines.oci import OciEngine
+
+        engine, _ = registry.choose(self._name)
+        if isinstance(engine, OciEngine):
+            supervisors = set(self._containers.values())
+            for found in engine.list_containers():
+                if f"{found.supervisor_pid}/{found.supervisor_start}" in supervisors and engine.stop(found.id, 0):
+                    self.removed.append(found.name)
+        elif engine.capabilities.images:  # else all of it is processes
+            self.removed += [name for name in self._containers if engine.stop(name, 0)]
+
+
+def _removed(path: str, known: str, failures: list[str]) -> bool:
+    """Remove what was told, and say whether it was there; why it can not be removed goes to `failures`."""
+    mounted = next((point for point in _mount_points() if point.startswith(f"{path}/")), None)
+    try:
+        if mounted is not None:
+            raise OSError(None, f"a file system is mounted at {mounted}")
+        return remove(path, known)
+    except OSError as error:
+        failures.append(f"{path} can not be removed: {error.strerror}")
+        return False
+
+
+def _mount_points() -> list[str]:
+    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
+        return [os.fsdecode(_unescaped(line.split()[4])) for line in file]
+    return []
+
+
+def _unescaped(word: bytes) -> bytes:
+    """Take back what proc(5) does to blanks, line ends and backslashes."""
+    for letter in b" \t\n\\":
+        word = word.replace(b"\\%03o" % letter, bytes((letter,)))
+    return word
+
+
+def remove(path: str, known: str = "") -> bool:
+    """Remove a directory tree, or a file, without following a symbolic link anywhere; say whether it was there.
+
+    A link is left, and so is what belongs to another user and is not the one `known` by its identity. Raises OSError.
+    """
+    directory, _, name = path.rpartition("/")
+    try:
+        parent = _way(directory)
+    except FileNotFoundError:
+        return False
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        if stat.S_ISLNK(found.st_mode) or (found.st_uid != os.geteuid() and identity(found) != known):
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            _remove_tree(parent, name)
+        else:
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(parent)
+    return True
+
+
+def _way(directory: str) -> int:
+    """Open a directory from the root on, through no link."""
+    here = os.open("/", _HANDLE | _NO_FOLLOW)
+    for part in filter(None, directory.split("/")):
+        try:
+            below = os.open(part, _HANDLE | _NO_FOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def _remove_tree(parent: int, name: str) -> None:
+    errors: list[OSError] = []
+    top = _opened(parent, name)
+    try:
+        while _empty(top, top, errors, level=0):
+            pass
+    finally:
+        os.close(top)
+    if errors:
+        raise errors[0]
+    os.rmdir(name, dir_fd=parent)
+
+
+def _empty(directory: int, top: int, errors: list[OSError], *, level: int) -> bool:
+    """Remove all in a directory that can be removed, and say whether something was moved to the top instead."""
+    moved = False
+    for name in os.listdir(directory):
+        try:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=directory)
+            elif level == _DEEPEST:
+                os.close(_opened(directory, name))
+                os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=directory, dst_dir_fd=top)
+                moved = True
+            else:
+                moved |= _empty_below(directory, name, top, errors, level=level + 1)
+        except OSError as error:
+            errors.append(error)
+    return moved
+
+
+def _empty_below(directory: int, name: str, top: int, errors: list[OSError], *, level: int) -> bool:
+    below = _opened(directory, name)
+    try:
+        moved = _empty(below, top, errors, level=level)
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=directory)
+    return moved
+
+
+def _opened(parent: int, name: str) -> int:
+    """Open a directory for removing what is in it, whatever its mode."""
+    handle = os.open(name, _HANDLE | _NO_FOLLOW, dir_fd=parent)
+    try:
+        mode = os.fstat(handle).st_mode
+        if stat.S_IMODE(mode) & stat.S_IRWXU != stat.S_IRWXU:
+            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101 - a descriptor
+        return os.open(".", os.O_RDONLY | _NO_FOLLOW, dir_fd=handle)
+    finally:
+        os.close(handle)

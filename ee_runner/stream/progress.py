@@ -1,0 +1,82 @@
+"""How far a stream of results was processed, kept on disk so that one that was cut can be taken up again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from ee_runner.artifacts import describe
+from ee_runner.errors import ArtifactError, ConfigurationError, StreamError
+from ee_runner.stream.records import Hello, Kind, Record
+
+_NAME = ".stream"
+_WIDTH = 80
+_WITHIN = (Kind.ARCHIVE, Kind.CONTENT, Kind.KEEPALIVE)
+"""Records after which there is nothing to go on from: an archive counts when its end is there."""
+
+
+class Progress:
+    """The place of one stream, in the artifact directory until the stream was processed to its end."""
+
+    def __init__(self, path: Path, descriptor: int, *, stream: str | None, done: int) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        self._resumed = stream
+        self._stream = ""
+        self._done = done
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, directory: Path, *, resuming: bool) -> Iterator[Progress]:
+        """Begin a stream, or go on with one; ConfigurationError when there is none to go on with."""
+        path = directory / _NAME
+        stream, done = _read(path) if resuming else (None, 0)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ArtifactError(f"The artifact {path} can not be written: {describe(error)}") from error
+        try:
+            yield cls(path, descriptor, stream=stream, done=done)
+        finally:
+            os.close(descriptor)
+
+    def greet(self, hello: Hello) -> None:
+        """Learn whose stream it is; StreamError when it is not the one to go on with."""
+        if self._resumed is not None and hello.stream != self._resumed:
+            raise StreamError(f"This is the stream {hello.stream}; the one that was cut is {self._resumed}.")
+        self._stream = hello.stream
+
+    def is_new(self, record: Record, *, known: bool) -> bool:
+        """Say whether a record was not processed before; StreamError when that can not be told."""
+        if self._resumed is None:
+            return True
+        if not known:
+            raise StreamError("This stream can not be taken up again: its records carry no numbers.")
+        return record.sequence is not None and record.sequence > self._done
+
+    def did(self, record: Record) -> None:
+        """Note a record as processed."""
+        if record.sequence is None or record.kind in _WITHIN or not self._stream:
+            return
+        self._done = record.sequence
+        line = f"{self._stream} {self._done}".ljust(_WIDTH - 1) + "\n"
+        try:
+            os.pwrite(self._descriptor, line.encode(), 0)
+        except OSError as error:
+            raise ArtifactError(f"The artifact {self._path} can not be written: {describe(error)}") from error
+
+    def finish(self) -> None:
+        """The stream was processed to its end: nothing is left to take up."""
+        self._path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[str, int]:
+    try:
+        stream, done = path.read_text().split()
+        return stream, int(done)
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"--resume: there is no stream to take up again in {path.parent}: none was begun, or it came to its end."
+        ) from None

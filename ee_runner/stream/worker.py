@@ -1,0 +1,307 @@
+"""Runs the job that comes over one stream, and writes its results to another (seed, chapter 8)."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ee_runner.attachment import Attachment
+from ee_runner.config import RunnerConfig
+from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, RunnerError, StreamError
+from ee_runner.job import Status
+from ee_runner.logs import log
+from ee_runner.names import new_ident
+from ee_runner.preparation import outcome_of
+from ee_runner.runner import Runner
+from ee_runner.sources import Resolved, state_directory
+from ee_runner.stream import pack, request
+from ee_runner.stream.incoming import Incoming
+from ee_runner.stream.outgoing import Outgoing
+from ee_runner.stream.records import Hello, Kind
+from ee_runner.stream.unpack import Unpacker
+from ee_runner.stream.wire import Input, Output, is_live
+from ee_runner.workspace import places
+
+if TYPE_CHECKING:
+    from ee_runner.stream.cache import BlobStore
+
+KEEPALIVE = 10.0
+"""Seconds of silence after which a keepalive goes into a pipe or a socket."""
+
+_FINAL = frozenset({"successful", "failed", "canceled", "timeout", "error"})
+
+
+class Keeper(Protocol):
+    """Somebody who cleans up when this process is killed, and has to know what there is."""
+
+    def owns(self, path: Path) -> None:
+        """Remove this tree then; said before it is made."""
+        ...
+
+    def owns_all(self, directory: Path, prefix: str) -> None:
+        """Remove what is directly in this directory and has such a name."""
+        ...
+
+    def runs(self, engine: str, container: str) -> None:
+        """Stop this container then; said before it is started."""
+        ...
+
+
+class _Nobody:
+    def owns(self, path: Path) -> None: ...
+
+    def owns_all(self, directory: Path, prefix: str) -> None: ...
+
+    def runs(self, engine: str, container: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker works, whatever it is sent.
+
+    `directory` is the private data directory, a temporary one when it is None; with `delete` it is emptied before and
+    removed after the job. `keepalive` and `patience` are seconds, None for the usual, 0 for none. `cache` is the
+    directory of the cache, `journals` that of the results of durable jobs.
+    """
+
+    directory: Path | None = None
+    delete: bool = False
+    keepalive: float | None = None
+    patience: float | None = None
+    outside_links: bool = False
+    cache: Path | None = None
+    journals: Path | None = None
+
+
+def terms(resolved: Resolved) -> Terms:
+    """Return the terms that options give; relative paths are taken from the working directory."""
+    values = resolved.values
+    directory, cache = values["private_data_dir"], values["cache"]
+    return Terms(
+        directory=None if directory is None else directory.absolute(),
+        delete=values["delete"],
+        keepalive=values["keepalive_seconds"],
+        patience=values["stream_timeout"],
+        outside_links=values["allow_outside_links"],
+        cache=None if cache is None else cache.absolute(),
+        journals=state_directory() / "worker" if values["durable"] else None,
+    )
+
+
+@dataclass(slots=True)
+class _Received:
+    """What came over the stream so far."""
+
+    options: dict[str, Any] | None = None
+    hello: Hello | None = None
+    files: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+class Worker:
+    """One job of somebody else's (seed, chapter 8, ``streamer="worker"``).
+
+    `source` and `output` are file objects, sockets or descriptors, sys.stdin and sys.stdout when there are none.
+    `run` reads the request, runs the job and returns its status and rc; what keeps it from running is told over the
+    stream as an ``error`` with an explanation, and rc is the exit code of that error.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        source: Any = None,
+        output: Any = None,
+        attachment: Attachment | None = None,
+        keeper: Keeper | None = None,
+        note: Callable[[str], None] = log.warning,
+    ) -> None:
+        self._terms = terms
+        self._source = source
+        self._output = output
+        self._attachment = attachment or Attachment()
+        self._keeper = keeper or _Nobody()
+        self._note = note
+        self._received = _Received()
+        self.private_data_dir = str(terms.directory or "")
+        self.status: Status = "unstarted"
+        self.rc: int | None = None
+        self.detail = ""
+
+    def cancel(self) -> None:
+        """Ask the job to stop."""
+        self._attachment.cancellation.request()
+
+    def run(self) -> tuple[Status, int | None]:
+        """Run the job to its end; raises StreamError when the results could not be written, and nothing keeps them."""
+        target = sys.stdout.buffer if self._output is None else self._output
+        keepalive = self._terms.keepalive
+        if keepalive is None:
+            keepalive = KEEPALIVE if is_live(target) else 0
+        outgoing = Outgoing(keepalive=keepalive, lost=self.cancel)
+        with Output(target, keepalive=keepalive, idle=outgoing.idle, gone=outgoing.gone) as output:
+            outgoing.to(output)
+            try:
+                self._serve(outgoing)
+            except Exception as error:
+                self._explain(error, outgoing)
+                if not isinstance(error, RunnerError):
+                    raise
+            finally:
+                outgoing.close()
+        if outgoing.failure is not None and not outgoing.is_durable:
+            self.rc = outgoing.failure.exit_code
+            raise outgoing.failure
+        return self.status, self.rc
+
+    def _serve(self, outgoing: Outgoing) -> None:
+        with contextlib.ExitStack() as stack:
+            directory = stack.enter_context(self._directory())
+            cache = self._cache()
+            options = self._receive(directory, outgoing, cache)
+            options.setdefault("ident", new_ident())
+            ident, asked = str(options["ident"]), self._received.hello
+            outgoing.begin(asked, ident=ident, cache=cache, journals=self._terms.journals)
+            self._work(options, directory, outgoing)
+
+    def _receive(self, directory: Path, outgoing: Outgoing, cache: BlobStore | None) -> dict[str, Any]:
+        """Read the request, and unpack what comes with it; the options are checked before anything is written."""
+
+        def greeted(hello: Hello) -> None:
+            self._received.hello = hello
+            if hello.offers:
+                outgoing.answer()
+
+        source = sys.stdin.buffer if self._source is None else self._source
+        incoming = Incoming(
+            Input(source, cancellation=self._attachment.cancellation),
+            note=self._note,
+            patience=self._terms.patience,
+            greeted=greeted,
+        )
+        with Unpacker(directory, links="any" if self._terms.outside_links else "inside", cache=cache) as unpacker:
+            for record in incoming:
+                if record.kind is Kind.REQUEST and isinstance(record.body, Mapping):
+                    self._received.options = request.accepted(record.body, directory)
+                elif record.kind is Kind.CONTENT and isinstance(record.body, bytes):
+                    self._expect_request(incoming)
+                    unpacker.feed(record.body)
+                elif record.kind is Kind.ARCHIVE_END:
+                    unpacker.close_one()
+                elif record.kind not in (Kind.ARCHIVE, Kind.END, Kind.KEEPALIVE):
+                    raise BadFrame(f"{incoming.position}: {record.kind.name.lower()} is no record of a request.")
+        self._expect_request(incoming)
+        return self._received.options or {}
+
+    def _expect_request(self, incoming: Incoming) -> None:
+        if self._received.options is None:
+            raise BadFrame(f"{incoming.position}: there is no request before it; 'ansible-runner transmit' writes one.")
+
+    def _work(self, options: dict[str, Any], directory: Path, outgoing: Outgoing) -> None:
+        """Run the job; what it says of itself goes over the stream as it comes."""
+
+        def status(data: Mapping[str, Any], runner_config: object = None) -> None:
+            del runner_config
+            outgoing.status(data)
+
+        def event(data: dict[str, Any]) -> bool:
+            outgoing.event(data)
+            return False  # the stream has it
+
+        config = RunnerConfig(private_data_dir=directory, attachment=self._attachment, quiet=True, **options)
+        runner = Runner(
+            config, status_handler=status, event_handler=event, artifacts_handler=lambda place: _send(place, outgoing)
+        )
+        if config.container_name:
+            self._keeper.runs(config.process_isolation_executable, config.container_name)
+        try:
+            runner.run()
+        finally:
+            self.status, self.rc, self.detail = runner.status, runner.rc, runner.detail
+        outgoing.end({"rc": runner.rc, "reason": runner.reason, "detail": runner.detail})
+
+    def _explain(self, error: Exception, outgoing: Outgoing) -> None:
+        """Say over the stream why there is no job, unless its own status said so."""
+        outcome = outcome_of(error)
+        self.status, self.rc, self.detail = "error", outcome.rc, outcome.detail
+        if isinstance(error, StreamError):
+            outcome = replace(outcome, reason="lost")
+        if outgoing.last_status not in _FINAL:
+            outgoing.begin(self._received.hello, ident="", cache=None, journals=None)
+            outgoing.status({"status": "error", "job_explanation": str(error)})
+        outgoing.end({"rc": outcome.rc, "reason": outcome.reason, "detail": outcome.detail})
+
+    def _cache(self) -> BlobStore | None:
+        if self._terms.cache is None:
+            return None
+        from ee_runner.stream.cache import BlobStore
+
+        return BlobStore(self._terms.cache)
+
+    @contextlib.contextmanager
+    def _directory(self) -> Iterator[Path]:
+        """Give the private data directory, held so that no cleanup takes it; one that does not stay is removed."""
+        given = self._terms.directory
+        directory = given or Path(tempfile.gettempdir()) / f".ansible-runner-{os.urandom(8).hex()}"
+        self.private_data_dir = str(directory)
+        for base in places.run_directory_bases(os.environ):
+            self._keeper.owns_all(base, places.run_prefix())
+        if given is not None and not self._terms.delete:
+            places.private_directory(directory)
+            with _held(directory, fcntl.LOCK_SH):
+                yield directory
+            return
+        _refuse_precious(directory)
+        self._keeper.owns(directory)
+        with places.removed(directory):
+            places.remove(directory)
+            places.private_directory(directory)
+            with _held(directory, fcntl.LOCK_EX):
+                yield directory
+
+
+def _send(place: str, outgoing: Outgoing) -> None:
+    """Send the artifacts: all but the events, which went one by one."""
+    left_out = (".events", ".stream")
+
+    def stays(name: str) -> bool:
+        return name.startswith("job_events/") or name in left_out
+
+    if outgoing.frames:
+        outgoing.archive(pack.stream(Path(place), exclude=stays))
+    else:
+        outgoing.archive(pack.single(Path(place), exclude=stays))
+
+
+@contextlib.contextmanager
+def _held(directory: Path, how: int) -> Iterator[None]:
+    """Hold a lock on the directory: cleanups pass it over, and another worker that would empty it is refused."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                f"Another worker works in {directory}; give each a directory of its own."
+            ) from None
+        except OSError as error:  # a file system without locks
+            log.debug("%s can not be locked: %s", directory, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _refuse_precious(directory: Path) -> None:
+    """Keep --delete from what is surely not a job's directory."""
+    real = directory.resolve()
+    if directory.is_symlink() or real in (Path("/"), Path.home(), Path.cwd(), Path(tempfile.gettempdir()).resolve()):
+        raise ConfigurationError(f"--delete: {directory} is not emptied: it is no directory of a job's own.")
+    if directory.exists() and not directory.is_dir():
+        raise ArtifactError(f"The private data directory {directory} is not a directory. Move it away.")

@@ -152,7 +152,7 @@ def _streamer(
     if kind == "worker":
         from ee_runner.stream import worker
 
-        return worker.Worker(worker.terms(resolved), source=source, output=output, attachment=attachment)
+        return worker.Worker(worker.terms(resolved, given), source=source, output=output, attachment=attachment)
     from ee_runner.stream.process import Processor
 
     return Processor(resolved, source=source, attachment=attachment, callbacks=callbacks)

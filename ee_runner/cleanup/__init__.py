@@ -35,6 +35,8 @@ def run(
     removed, for a pattern that matches what is no private data directory; EngineError for an engine that fails;
     ArtifactError, when all else is done, for directories that could not be removed.
     """
+    from ee_runner.cleanup.patterns import plain
+
     removed = 0
     failed: tuple[str, ...] = ()
     if file_pattern:
@@ -46,7 +48,7 @@ def run(
             say=say,
         )
     if removed:
-        say(f"Removed {removed} private data dir(s) in pattern {file_pattern}")
+        say(f"Removed {removed} private data dir(s) in pattern {plain(file_pattern or '')}")
     untagged = images(remove_images, executable=executable)
     if untagged:
         say(f"Removed {untagged} image(s)")

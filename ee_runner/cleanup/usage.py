@@ -44,9 +44,8 @@ def hold(directory: int) -> bool:
 def idents(directory: int) -> list[str]:
     """Return the idents of the jobs that have an artifact directory in an open private data directory."""
     try:
-        with trees.opened("artifacts", within=directory) as artifacts:
-            with os.scandir(artifacts) as entries:
-                return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        with trees.opened("artifacts", within=directory) as artifacts, os.scandir(artifacts) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
 

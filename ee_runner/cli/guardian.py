@@ -24,6 +24,7 @@ from typing import NamedTuple, NoReturn
 from ee_runner.cli import orphans, remains
 from ee_runner.cli.display import occupy_standard_streams
 from ee_runner.cli.ward import Ward
+from ee_runner.errors import LaunchError
 
 __all__ = ["Ward", "guarded"]
 
@@ -52,8 +53,11 @@ def guarded(work: Callable[[Ward], int]) -> int:
     occupy_standard_streams()
     older = orphans.children()
     mask = _quiet()
-    wires = _Wires.laid()
-    guardian = os.fork()
+    try:
+        wires = _Wires.laid()
+        guardian = os.fork()
+    except OSError as error:
+        return _not_started(error)
     if guardian:
         return _Guard(guardian, wires).keep(older=older)
     _leave(lambda: _second(work, wires, mask))
@@ -62,8 +66,11 @@ def guarded(work: Callable[[Ward], int]) -> int:
 def _second(work: Callable[[Ward], int], above: _Wires, mask: set[int]) -> int:
     """Be the guardian, with the worker below."""
     os.setsid()
-    wires = _Wires.laid()
-    worker = os.fork()
+    try:
+        wires = _Wires.laid()
+        worker = os.fork()
+    except OSError as error:
+        return _not_started(error)
     if worker == 0:
         _leave(lambda: _third(work, (wires, above), mask))
     orphans.rename(_NAME, b"%s of process %d" % (_NAME, worker))
@@ -128,9 +135,10 @@ class _Guard:
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, 0)
         os.dup2(nowhere, 1)
-        kept = sorted({2, self._told, self._life, *(() if self._above is None else (self._above,))})
-        for lower, upper in zip(kept, (*kept[1:], _most_open()), strict=True):
-            os.closerange(lower + 1, upper)
+        kept = {0, 1, 2, self._told, self._life, self._above}
+        for descriptor in {int(name) for name in os.listdir("/dev/fd")} - kept:  # noqa: PTH208 - names alone
+            with contextlib.suppress(OSError):  # the one of the listing itself
+                os.close(descriptor)
 
     def _listen(self) -> None:
         self._signals, wake = os.pipe()
@@ -148,14 +156,14 @@ class _Guard:
     def _look(self) -> None:
         patience = None if self._kill_at is None else max(self._kill_at - time.monotonic(), 0.0) * 1000
         ready = [descriptor for descriptor, _ in self._poll.poll(patience)]
+        heard = _read(self._signals) or b""  # before reaping: a SIGCHLD that comes after it wakes the poll again
+        self._reap()
         if self._told in ready:
             self._hear()
         if self._above in ready:
             self._abandon()
-        self._reap()
-        if self._signals in ready:
-            for number in _read(self._signals) or b"":
-                self._pass_on(number)
+        for number in heard:
+            self._pass_on(number)
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill_at = None
             self._send(signal.SIGKILL)
@@ -194,20 +202,12 @@ class _Guard:
             os.kill(self._child, number)
 
     def _say(self, cleaned: str) -> None:
-        """Write one line, unless nobody takes it."""
         assert self._status is not None  # noqa: S101 - it has ended
         if os.WIFSIGNALED(self._status):
             what = f"process {self._child} was killed by {_signal_name(os.WTERMSIG(self._status))}"
+            _complain(f"{what}; {cleaned or 'it left nothing behind'}")
         elif cleaned:
-            what = f"the process above process {self._child} was killed"
-        else:
-            return
-        line = f"ansible-runner: {what}; {cleaned or 'it left nothing behind'}\n"
-        waiting = select.poll()
-        waiting.register(2, select.POLLOUT)
-        with contextlib.suppress(OSError):
-            if waiting.poll(_PATIENCE * 1000):
-                os.write(2, line.encode(errors="backslashreplace")[: select.PIPE_BUF])
+            _complain(f"the process above process {self._child} was killed; {cleaned}")
 
 
 def _quiet() -> set[int]:
@@ -217,6 +217,11 @@ def _quiet() -> set[int]:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _flush()
     return {int(number) for number in mask}
+
+
+def _not_started(error: OSError) -> int:
+    _complain(f"No process can be started: {error.strerror}.")
+    return LaunchError.exit_code
 
 
 def _leave(work: Callable[[], int]) -> NoReturn:
@@ -262,8 +267,13 @@ def _read(descriptor: int) -> bytes | None:
         return None
 
 
-def _most_open() -> int:
-    return min(max(os.sysconf("SC_OPEN_MAX"), 1024), 1 << 20)
+def _complain(text: str) -> None:
+    """Write one line to stderr, unless nobody takes it."""
+    waiting = select.poll()
+    waiting.register(2, select.POLLOUT)
+    with contextlib.suppress(OSError):
+        if waiting.poll(_PATIENCE * 1000):
+            os.write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace")[: select.PIPE_BUF])
 
 
 def _signal_name(number: int) -> str:

@@ -1,16 +1,16 @@
-"""One job from the command line: arguments in, an exit code out. Signals are caught here, and nowhere else."""
+"""The command: arguments in, an exit code out."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ee_runner import __version__
 from ee_runner.cli import parser
+from ee_runner.cli.caller import attachment, complain, signals
 from ee_runner.cli.display import occupy_standard_streams
 from ee_runner.console import write
 from ee_runner.errors import ConfigurationError, RunnerError
@@ -18,9 +18,7 @@ from ee_runner.logs import log, logging_to
 from ee_runner.options import EMULATING_COMMANDS, Given
 
 if TYPE_CHECKING:
-    from ee_runner.attachment import Attachment
     from ee_runner.cli import guardian
-    from ee_runner.executor import Cancellation
 
 REMOTE = ("transmit", "worker", "worker cleanup", "process")
 
@@ -87,27 +85,6 @@ def _run(parsed: parser.Parsed) -> int:
     return runner.rc if runner.rc is not None else 1
 
 
-def attachment(values: Any, *, emulates: bool) -> Attachment:
-    from ee_runner.attachment import Attachment
-    from ee_runner.cli.display import PullProgress
-    from ee_runner.console import Console, JsonLines, to_descriptor
-    from ee_runner.job import Terminal
-
-    quiet = values["quiet"] or values["suppress_ansible_output"]
-    out, err = to_descriptor(1), to_descriptor(2)
-    shown = JsonLines(out) if values["json_mode"] else Console(out, err, plain=not os.isatty(1))
-    on_terminal = emulates and os.isatty(0) and os.isatty(1)
-    return Attachment(
-        display=None if quiet else shown,
-        progress=None if quiet else PullProgress(),
-        terminal=Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else None,
-        stdin=0 if emulates else None,
-        explain=log.debug,
-        strict=emulates,
-        warn=complain,
-    )
-
-
 def state_for_command(*, own_artifacts: bool) -> dict[str, Given]:
     """Give playbook and adhoc a private data directory of the user's own, in which old jobs make room for new ones."""
     from ee_runner.sources import state_directory
@@ -125,36 +102,6 @@ def state_for_command(*, own_artifacts: bool) -> dict[str, Given]:
     return {"private_data_dir": Given(state, origin), **kept}
 
 
-@contextlib.contextmanager
-def signals(cancellation: Cancellation) -> Iterator[None]:
-    """Turn the signals that ask a command to end into a cancel, for the length of the block."""
-    previous: dict[int, Any] = {}
-
-    def cancel(signum: int, _frame: object) -> None:
-        cancellation.request()
-        signal.signal(signum, interrupt)
-
-    def interrupt(_signum: int, _frame: object) -> None:
-        raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
-
-    def resize(_signum: int, _frame: object) -> None:
-        cancellation.nudge()
-
-    try:
-        for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(stopping) is not signal.SIG_IGN:  # nohup
-                previous[stopping] = signal.signal(stopping, cancel)
-        previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-        yield
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler or signal.SIG_DFL)
-
-
 def _logfile(parsed: parser.Parsed) -> Path | None:
     given = parsed.explicit.get("logfile")
     return None if given is None else Path(given.value)
-
-
-def complain(text: str) -> None:
-    write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace"))

@@ -37,7 +37,9 @@ def rename(name: bytes, title: bytes) -> None:
 
 
 def children() -> frozenset[int]:
-    """Return the children of this process."""
+    """Return the children of this process: there are some when a shell has started them and then become this."""
+    if _childless():  # nearly always, and all of /proc takes longer
+        return frozenset()
     own = os.getpid()
     return frozenset(pid for pid, parent in _parents().items() if parent == own)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ee_runner.cli import job
+from ee_runner.cli import caller
 from ee_runner.console import write
+from ee_runner.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ee_runner.cli.guardian import Ward
@@ -36,22 +37,29 @@ def run(parsed: Parsed, ward: Ward | None) -> int:
 def _transmit(resolved: Resolved) -> int:
     from ee_runner.executor import Cancellation
     from ee_runner.stream.transmit import Transmitter
+    from ee_runner.stream.wire import Canceled
 
+    _refuse_terminal(1, "transmit writes a job to standard output", "ansible-runner worker")
     cancellation = Cancellation()
-    with job.signals(cancellation):
-        Transmitter(resolved, output=1, cancellation=cancellation, warn=job.complain).run()
+    with caller.signals(cancellation):
+        try:
+            Transmitter(resolved, output=1, cancellation=cancellation, warn=caller.complain).run()
+        except Canceled as error:
+            caller.complain(str(error))
+            return 254
     return 0
 
 
 def _work(resolved: Resolved, ward: Ward | None) -> int:
     from ee_runner.stream import worker
 
+    _refuse_terminal(0, "worker reads a job from standard input", "ansible-runner transmit")
     attached = _attachment()
-    with job.signals(attached.cancellation):
+    with caller.signals(attached.cancellation):
         if ward is not None:
             ward.on_abandoned(attached.cancellation.request)
         terms = worker.terms(resolved)
-        end = worker.Worker(terms, source=0, output=1, attachment=attached, keeper=ward, note=job.complain)
+        end = worker.Worker(terms, source=0, output=1, attachment=attached, keeper=ward, note=caller.complain)
         end.run()
     return end.rc if end.rc is not None else 1
 
@@ -59,20 +67,26 @@ def _work(resolved: Resolved, ward: Ward | None) -> int:
 def _process(resolved: Resolved) -> int:
     from ee_runner.stream.process import Processor
 
-    attached = job.attachment(resolved.values, emulates=False)
-    with job.signals(attached.cancellation):
+    _refuse_terminal(0, "process reads a worker's results from standard input", "ansible-runner worker")
+    attached = caller.attachment(resolved.values, emulates=False)
+    with caller.signals(attached.cancellation):
         end = Processor(resolved, source=0, attachment=attached)
         end.run()
     if end.detail:
-        job.complain(end.detail)
+        caller.complain(end.detail)
     return end.rc if end.rc is not None else 1
+
+
+def _refuse_terminal(descriptor: int, what: str, other: str) -> None:
+    if os.isatty(descriptor):
+        raise ConfigurationError(f"{what}, which is a terminal here; connect it with '{other}' by a pipe, or a file.")
 
 
 def _attachment() -> Any:
     from ee_runner.attachment import Attachment
     from ee_runner.logs import log
 
-    return Attachment(explain=log.debug, warn=job.complain)
+    return Attachment(explain=log.debug, warn=caller.complain)
 
 
 def _info() -> int:

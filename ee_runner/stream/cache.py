@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import heapq
 import os
+import re
 import stat
 import struct
 import time
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _WIDTH = 32
+_BLOB = re.compile("[0-9a-f]{64}")
 _CHUNK = 1 << 18
 _HOUR = 3600
 _DAY = 24 * _HOUR
@@ -146,8 +148,9 @@ class BlobStore:
     def _blobs(self) -> Iterator[tuple[bytes, os.stat_result]]:
         for number in range(256):
             for path, found in _files(self._directory / f"{number:02x}"):
-                with contextlib.suppress(ValueError):  # what somebody else put there stays
-                    yield bytes.fromhex(os.path.basename(path)), found  # noqa: PTH119 - one of very many
+                name = path.rpartition("/")[2]
+                if _BLOB.fullmatch(name):  # what somebody else put there stays
+                    yield bytes.fromhex(name), found
 
     def _path(self, digest: bytes) -> str:
         name = digest.hex()

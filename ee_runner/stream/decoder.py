@@ -268,7 +268,7 @@ class StreamDecoder:
         try:
             yield from self._read()
         except BadFrame as error:
-            self._failure = f"the stream can not be read {self.position}: {error}"
+            self._failure = f"The stream can not be read {self.position}: {error}."
             raise BadFrame(self._failure) from None
 
     def _read(self) -> Iterator[Item]:
@@ -307,7 +307,7 @@ class StreamDecoder:
 
     def _truncated(self) -> str:
         if self._last is not None or (self.hello and not self._noise):
-            return f"the stream ended {self.position}, before its end record: the sending end stopped, or was cut off"
+            return f"The stream ended {self.position}, before its end record."
         if self._noise is None:
-            return "the stream ended before it began: not one byte came; the sending end did not start, or said nothing"
-        return f"the stream holds no record, only {self._noise}"
+            return "The stream ended before it began: not one byte came."
+        return f"The stream holds no record, only {self._noise}."

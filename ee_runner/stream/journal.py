@@ -59,12 +59,12 @@ class Journal:
         path = directory / ident / "results"
         with _explained(path), _alone(directory), contextlib.ExitStack() as stack:
             home = _held(directory / ident, stack)
-            bell = stack.enter_context(contextlib.closing(_Bell(path.parent, home=home)))
-            _unlink("results.new", home=home)
+            for name in os.listdir(home):  # noqa: PTH208 - a killed worker left it; readers keep what they have open
+                if name == "results.new" or name.startswith("socket."):
+                    os.unlink(name, dir_fd=home)
             results = os.open("results.new", _APPENDING, 0o600, dir_fd=home)
             stack.callback(os.close, results)
-            # A reader opens the results and then looks for the bell: with the new results it finds the new bell.
-            os.rename("socket.new", "socket", src_dir_fd=home, dst_dir_fd=home)
+            bell = stack.enter_context(contextlib.closing(_Bell(path.parent, _socket_of(results), home=home)))
             os.rename("results.new", "results", src_dir_fd=home, dst_dir_fd=home)
             return cls(path, results=results, bell=bell, stack=stack.pop_all())
 
@@ -134,7 +134,7 @@ class Attachment(Iterator[bytes]):
                 stack.callback(os.close, self._results)
             except FileNotFoundError:
                 raise _unknown(directory, ident) from None
-            self._bell = _connected(_address(self._path.parent, "socket", home=home))
+            self._bell = _connected(_address(self._path.parent, _socket_of(self._results), home=home))
             if self._bell is not None:
                 stack.enter_context(self._bell)
             self._stack = stack.pop_all()
@@ -183,13 +183,13 @@ def rotate(directory: Path, keep: int) -> None:
 class _Bell:
     """A socket whose clients get a byte when there is more to read, unless they have one to take already."""
 
-    def __init__(self, directory: Path, *, home: int) -> None:
+    def __init__(self, directory: Path, name: str, *, home: int) -> None:
         self._home = home
+        self._name = name
         self._clients: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _unlink("socket.new", home=home)
-            self._listener.bind(_address(directory, "socket.new", home=home))
+            self._listener.bind(_address(directory, name, home=home))
             self._listener.setblocking(False)
             self._listener.listen(_WAITING)
         except BaseException:
@@ -209,8 +209,8 @@ class _Bell:
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
         self._clients = []
-        for name in ("socket", "socket.new"):
-            _unlink(name, home=self._home)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._home)
 
     def _admit(self) -> None:
         """Let everybody in who knocks; when no descriptor is left for them they wait."""
@@ -253,6 +253,11 @@ def _connected(address: str) -> socket.socket | None:
         bell.close()
         raise
     return bell
+
+
+def _socket_of(results: int) -> str:
+    """Name the socket that belongs to a file of results, and not to one that takes its place."""
+    return f"socket.{os.fstat(results).st_ino}"
 
 
 def _address(directory: Path, name: str, *, home: int) -> str:
@@ -344,11 +349,6 @@ def _unknown(directory: Path, ident: str) -> ConfigurationError:
         f"There is no journal of {ident!r} in {directory}{nearest(ident, idents)}. "
         + (f"There are, the newest first: {there}." if idents else "There is none at all.")
     )
-
-
-def _unlink(name: str, *, home: int) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=home)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import re
 import string
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ MAX_LINE = 64 * 1024 * 1024
 _PIECE = 1024 * 1024
 QUOTED = 1000
 _MAX_WORDS = 16 * 1024
+_LONGEST_SILENCE = 24 * 60 * 60
 
 _SPACE = b" \t\r\n\x0b\x0c"
 _BASE64 = (string.ascii_letters + string.digits + "+/").encode()
@@ -220,8 +222,8 @@ def own_words(line: bytes) -> tuple[int, object] | None:
 def read_hello(words: Mapping[str, Any]) -> Hello:
     """Return what a HELLO says; keys of later versions are passed over.
 
-    Raises BadFrame for a version above ours, and for values that it can not have: a stream whose HELLO was taken for
-    noise would be read without its checks.
+    A `keepalive` of more than a day is none. Raises BadFrame for a version above ours, and for values that it can not
+    have: a stream whose HELLO was taken for noise would be read without its checks.
     """
     version = words["version"]
     if type(version) is int and version > VERSION:
@@ -231,9 +233,9 @@ def read_hello(words: Mapping[str, Any]) -> Hello:
         hello = msgspec.convert(words, Hello)
     except msgspec.ValidationError as error:
         raise BadFrame(f"the greeting of the other end can not be read: {error}") from None
-    if hello.version < 1 or (hello.keepalive is not None and hello.keepalive < 0):
+    if hello.version < 1 or (hello.keepalive or 0) < 0:
         raise BadFrame("the greeting of the other end can not be read: a number in it is too small")
-    return hello
+    return replace(hello, keepalive=None) if (hello.keepalive or 0) > _LONGEST_SILENCE else hello
 
 
 def archive_size(size: object) -> int:

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ee_runner.stream.journal import Journal
 
 
+KEPT = 100
+"""Durable jobs whose results stay."""
+
+
 class Outgoing:
     """Writes one job's records; to an older end as ansible-runner writes them, to one of ours sealed or in frames.
 
@@ -62,9 +66,10 @@ class Outgoing:
             return
         self._begun = True
         if journals is not None:
-            from ee_runner.stream.journal import Journal
+            from ee_runner.stream import journal
 
-            self._journal = Journal.create(journals, ident)
+            self._journal = journal.Journal.create(journals, ident)
+            journal.rotate(journals, KEPT)
         if asked is None:
             return
         hello = Hello(

@@ -11,6 +11,7 @@ as many bytes are sent as were announced.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 import time
@@ -137,7 +138,7 @@ def stream(
 def _streamed(tree: _Tree, *, known: Container[bytes], digests: Digests | None) -> Iterator[bytes]:
     writer = _Writer()
     for found in tree.walk():
-        digest = digests(found.file, found.status) if digests and found.status else None
+        digest = found.digest(digests) if digests else None
         entry = found.entry(digest=digest, absent=digest is not None and digest in known)
         yield from writer.send(entry, found)
         if digest is not None:
@@ -158,7 +159,7 @@ class _Found:
     mtime_ns: int
     size: int = 0
     data: bytes = b""
-    file: int = -1
+    file: io.FileIO | None = None
     status: os.stat_result | None = None
     link: bytes | None = None
 
@@ -185,15 +186,21 @@ class _Found:
             link=self.link,
         )
 
+    def digest(self, digests: Digests) -> bytes | None:
+        return digests(self.file.fileno(), self.status) if self.file and self.status else None
+
     def whole(self) -> bytes:
-        return self.data if self.file < 0 else b"".join(self.blocks())
+        return b"".join(self.blocks())
 
     def blocks(self) -> Iterator[bytes]:
-        """Give the content of a file, as much of it as was announced."""
+        """Give the content, as much of it as was announced."""
         place = 0
+        if self.file is None:
+            yield self.data
+            return
         while place < self.size:
             with _Explained(self.source, self.name):
-                block = os.pread(self.file, min(BLOCK, self.size - place), place)
+                block = os.pread(self.file.fileno(), min(BLOCK, self.size - place), place)
             if not block:
                 raise _changed(self.source, self.name)
             place += len(block)
@@ -201,9 +208,11 @@ class _Found:
 
     def verify(self) -> None:
         """Raise StreamError when the file has been written to since it was opened."""
+        if self.file is None or self.status is None:
+            return
         with _Explained(self.source, self.name):
-            now = os.fstat(self.file)
-        if self.status is None or _written(now) != _written(self.status):
+            now = os.fstat(self.file.fileno())
+        if _written(now) != _written(self.status):
             raise _changed(self.source, self.name)
 
 
@@ -248,8 +257,8 @@ class _Tree:
                     try:
                         yield found
                     finally:
-                        if found.file >= 0:
-                            os.close(found.file)
+                        if found.file:
+                            found.file.close()
         finally:
             for level in levels:
                 level.close()
@@ -302,10 +311,11 @@ class _Tree:
         return None
 
     def _file(self, level: _Level, name: bytes) -> _Found:
-        file, status = self._open(level, name, os.O_NONBLOCK)
+        descriptor, status = self._open(level, name, os.O_NONBLOCK)
         if not stat.S_ISREG(status.st_mode):
-            os.close(file)
+            os.close(descriptor)
             raise _changed(self.source, name)
+        file = io.FileIO(descriptor)  # knows that it is closed, which a number does not
         mtime, size = status.st_mtime_ns, status.st_size
         return _Found(self.source, name, status.st_mode, mtime, size=size, file=file, status=status)
 

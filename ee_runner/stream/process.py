@@ -152,8 +152,9 @@ class Processor(Results):
             greeted=lambda hello: progress.greet(hello),
         )
         ended: Record | None = None
-        with Progress.open(self._directory, resuming=self._values["resume"]) as progress:
-            unpacking = self._unpacking(handlers)
+        with contextlib.ExitStack() as stack:
+            progress = stack.enter_context(Progress.open(self._directory, resuming=self._values["resume"]))
+            unpacking = self._unpacking(handlers, stack)
             for record in incoming:
                 ended = record if record.kind is Kind.END else ended
                 if progress.is_new(record, known=incoming.hello is not None):
@@ -199,16 +200,18 @@ class Processor(Results):
         store.write_status(self.status)
         distributor.status(self.status, self.config, **data)
 
-    def _unpacking(self, handlers: Handlers) -> Callable[[Record], None]:
-        """Return what takes the records of archives."""
-        unpacker = Unpacker(self._directory, links="inside", keep=self._is_wanted)
+    def _unpacking(self, handlers: Handlers, stack: contextlib.ExitStack) -> Callable[[Record], None]:
+        """Return what takes the records of archives; one that is cut is let go of with the stack."""
+        unpackers: list[Unpacker] = []
         self._foreign = _other_jobs(self._directory, Path(self.config.fact_cache).name)
 
         def take(record: Record) -> None:
-            if isinstance(record.body, bytes):
-                unpacker.feed(record.body)
-            elif record.kind is Kind.ARCHIVE_END:
-                unpacker.close_one()
+            if record.kind is Kind.ARCHIVE:
+                unpackers.append(stack.enter_context(Unpacker(self._directory, keep=self._is_wanted)))
+            elif isinstance(record.body, bytes):
+                unpackers[-1].feed(record.body)
+            else:
+                unpackers.pop().close()
                 handlers.gathered(str(self._directory))
 
         return take

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ee_runner.config import ALIASES
 from ee_runner.errors import BadFrame, ConfigurationError
 from ee_runner.job import PlaybookTarget, RegistryAuth, RoleTarget
 from ee_runner.options import BY_NAME, Group
@@ -16,7 +18,7 @@ from ee_runner.secrets import Secret
 from ee_runner.settings import Content, content
 from ee_runner.sources import Rank, Resolved, check_names
 from ee_runner.stream.records import OWN
-from ee_runner.workspace import role_play
+from ee_runner.workspace import inputs, role_play
 
 _STAYS = frozenset(
     {"private_data_dir", "artifact_dir", "debug", "logfile", "ignore_logging", "explain", "quiet", "host_cwd"}
@@ -29,7 +31,6 @@ _OURS = frozenset({"container_pull"})
 """Options that ansible-runner does not know as keywords: they travel where it does not look."""
 
 _OF_ROLES = ("role", "role_vars", "role_skip_facts", "host_pattern")
-_ALIASES = {"hosts": "host_pattern", "extra_vars": "extravars"}
 _LOCAL_PATHS = ("project_dir", "inventory", "roles_path")
 _INVENTORY_FILES = {True: "inventory/.ee_runner_hosts.json", False: "inventory/.ee_runner_hosts"}
 
@@ -67,6 +68,7 @@ def of_options(resolved: Resolved) -> Request:
         given["project_dir"] = _below(job.project_dir, job.private_data_dir, resolved.describe("project_dir"))
     if isinstance(job.target, PlaybookTarget) and given.get("playbook"):
         given["playbook"] = _playbooks(given["playbook"], job)
+    given = {**_from_pipes(job.private_data_dir / "env", resolved, files), **given}
     if isinstance(job.target, RoleTarget):
         given = {name: value for name, value in given.items() if name not in _OF_ROLES}
         given["playbook"] = role_play(job.target)
@@ -88,10 +90,9 @@ def accepted(body: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     kwargs = {**kwargs, **(_mapping(own.get("kwargs", {})) if isinstance(own, Mapping) else {})}
     options: dict[str, Any] = {}
     for name, value in kwargs.items():
-        name = _ALIASES.get(name, name)
-        check_names((name,))
-        if value is not None and name not in _STAYS:
-            options[name] = value
+        check_names((ALIASES.get(name, name),))
+        options[ALIASES.get(name, name)] = value
+    options = of_the_job(options)
     for name in _LOCAL_PATHS:
         if name in options:
             options[name] = _localized(name, options[name], directory)
@@ -100,6 +101,11 @@ def accepted(body: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         searched = _localized("roles_path", envvars["ANSIBLE_ROLES_PATH"].split(os.pathsep), directory)
         options["envvars"] = {**envvars, "ANSIBLE_ROLES_PATH": os.pathsep.join(searched)}
     return options
+
+
+def of_the_job(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of some options that say what runs, not how this end works."""
+    return {name: value for name, value in options.items() if name not in _STAYS and value is not None}
 
 
 def _request(ident: str, source: Path, given: Mapping[str, Any], files: Mapping[str, bytes]) -> Request:
@@ -130,6 +136,25 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain("", item) for item in value]
     return str(value) if isinstance(value, os.PathLike) else value
+
+
+def _from_pipes(env: Path, resolved: Resolved, files: dict[str, bytes]) -> dict[str, Any]:
+    """Return the inputs that are named pipes, which are read once, here, and travel as options."""
+    found: dict[str, Any] = {}
+    for name in ("ssh_key", "passwords", "envvars", "cmdline", "settings", "extravars"):
+        path = env / name
+        if not stat.S_ISFIFO(inputs.mode_of(path)):
+            continue
+        if name == "settings":  # read already
+            found[name] = dict(resolved.settings)
+        elif name == "extravars":  # Ansible's own words may be in it
+            files["env/extravars"] = inputs.read_bytes(path) or b""
+        elif name in ("passwords", "envvars"):
+            found[name] = dict(inputs.read_scalars(path, of="a single value").values)
+        else:
+            text = inputs.read_text(path)
+            found[name] = shlex.split(text or "") if name == "cmdline" else text
+    return found
 
 
 def _playbooks(playbooks: list[Any], job: Content) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from ee_runner.errors import ConfigurationError, StreamError
+from ee_runner.errors import ConfigurationError
 from ee_runner.executor import Cancellation
 from ee_runner.handlers import check_callbacks
 from ee_runner.logs import log
@@ -21,7 +21,7 @@ from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder
 from ee_runner.stream.records import Encoder, Hello, Kind
-from ee_runner.stream.wire import Output, line_of
+from ee_runner.stream.wire import Canceled, Output, line_of
 
 if TYPE_CHECKING:
     from ee_runner.stream.cache import Ledger
@@ -120,7 +120,7 @@ class Transmitter:
         output.write(encoder.archive(packing.size))
         for chunk in packing.chunks:
             if self._cancellation.check():
-                raise StreamError("The caller asked to stop; the job is not sent.")
+                raise Canceled("The caller asked to stop; the job is not sent.")
             if data := encoder.content(chunk):
                 output.write(data)
         output.write(encoder.archive_end())

@@ -8,14 +8,15 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ee_runner.artifacts import FINAL
 from ee_runner.attachment import Attachment
 from ee_runner.config import RunnerConfig
-from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, RunnerError, StreamError
-from ee_runner.job import Status
+from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, RunnerError
+from ee_runner.job import Outcome, Status
 from ee_runner.logs import log
 from ee_runner.names import new_ident
 from ee_runner.preparation import outcome_of
@@ -26,7 +27,7 @@ from ee_runner.stream.incoming import Incoming
 from ee_runner.stream.outgoing import Outgoing
 from ee_runner.stream.records import Hello, Kind
 from ee_runner.stream.unpack import Unpacker
-from ee_runner.stream.wire import Input, Output, is_live
+from ee_runner.stream.wire import Canceled, Input, Output, is_live
 from ee_runner.workspace import places
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 
 KEEPALIVE = 10.0
 """Seconds of silence after which a keepalive goes into a pipe or a socket."""
-
-_FINAL = frozenset({"successful", "failed", "canceled", "timeout", "error"})
 
 
 class Keeper(Protocol):
@@ -68,7 +67,8 @@ class Terms:
 
     `directory` is the private data directory, a temporary one when it is None; with `delete` it is emptied before and
     removed after the job. `keepalive` and `patience` are seconds, None for the usual, 0 for none. `cache` is the
-    directory of the cache, `journals` that of the results of durable jobs.
+    directory of the cache, `journals` that of the results of durable jobs. `defaults` are options of the job that hold
+    unless the request has others.
     """
 
     directory: Path | None = None
@@ -78,9 +78,10 @@ class Terms:
     outside_links: bool = False
     cache: Path | None = None
     journals: Path | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
-def terms(resolved: Resolved) -> Terms:
+def terms(resolved: Resolved, defaults: Mapping[str, Any] | None = None) -> Terms:
     """Return the terms that options give; relative paths are taken from the working directory."""
     values = resolved.values
     directory, cache = values["private_data_dir"], values["cache"]
@@ -92,6 +93,7 @@ def terms(resolved: Resolved) -> Terms:
         outside_links=values["allow_outside_links"],
         cache=None if cache is None else cache.absolute(),
         journals=state_directory() / "worker" if values["durable"] else None,
+        defaults=request.of_the_job(defaults or {}),
     )
 
 
@@ -101,8 +103,6 @@ class _Received:
 
     options: dict[str, Any] | None = None
     hello: Hello | None = None
-    files: bool = False
-    notes: list[str] = field(default_factory=list)
 
 
 class Worker:
@@ -130,6 +130,7 @@ class Worker:
         self._keeper = keeper or _Nobody()
         self._note = note
         self._received = _Received()
+        self._cache: BlobStore | None = None
         self.private_data_dir = str(terms.directory or "")
         self.status: Status = "unstarted"
         self.rc: int | None = None
@@ -164,14 +165,14 @@ class Worker:
     def _serve(self, outgoing: Outgoing) -> None:
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(self._directory())
-            cache = self._cache()
-            options = self._receive(directory, outgoing, cache)
+            self._cache = _cache(self._terms.cache)
+            options = {**self._terms.defaults, **self._receive(directory, outgoing)}
             options.setdefault("ident", new_ident())
             ident, asked = str(options["ident"]), self._received.hello
-            outgoing.begin(asked, ident=ident, cache=cache, journals=self._terms.journals)
+            outgoing.begin(asked, ident=ident, cache=self._cache, journals=self._terms.journals)
             self._work(options, directory, outgoing)
 
-    def _receive(self, directory: Path, outgoing: Outgoing, cache: BlobStore | None) -> dict[str, Any]:
+    def _receive(self, directory: Path, outgoing: Outgoing) -> dict[str, Any]:
         """Read the request, and unpack what comes with it; the options are checked before anything is written."""
 
         def greeted(hello: Hello) -> None:
@@ -186,7 +187,7 @@ class Worker:
             patience=self._terms.patience,
             greeted=greeted,
         )
-        with Unpacker(directory, links="any" if self._terms.outside_links else "inside", cache=cache) as unpacker:
+        with Unpacker(directory, links="any" if self._terms.outside_links else "inside", cache=self._cache) as unpacker:
             for record in incoming:
                 if record.kind is Kind.REQUEST and isinstance(record.body, Mapping):
                     self._received.options = request.accepted(record.body, directory)
@@ -197,7 +198,8 @@ class Worker:
                     unpacker.close_one()
                 elif record.kind not in (Kind.ARCHIVE, Kind.END, Kind.KEEPALIVE):
                     raise BadFrame(f"{incoming.position}: {record.kind.name.lower()} is no record of a request.")
-        self._expect_request(incoming)
+            self._expect_request(incoming)
+            unpacker.close()
         return self._received.options or {}
 
     def _expect_request(self, incoming: Incoming) -> None:
@@ -230,20 +232,13 @@ class Worker:
     def _explain(self, error: Exception, outgoing: Outgoing) -> None:
         """Say over the stream why there is no job, unless its own status said so."""
         outcome = outcome_of(error)
-        self.status, self.rc, self.detail = "error", outcome.rc, outcome.detail
-        if isinstance(error, StreamError):
-            outcome = replace(outcome, reason="lost")
-        if outgoing.last_status not in _FINAL:
-            outgoing.begin(self._received.hello, ident="", cache=None, journals=None)
-            outgoing.status({"status": "error", "job_explanation": str(error)})
+        if isinstance(error, Canceled):
+            outcome = Outcome("canceled", 254, "canceled", str(error))
+        self.status, self.rc, self.detail = outcome.status, outcome.rc, outcome.detail
+        if outgoing.last_status not in FINAL:
+            outgoing.begin(self._received.hello, ident="", cache=self._cache, journals=None)
+            outgoing.status({"status": self.status, "job_explanation": str(error)})
         outgoing.end({"rc": outcome.rc, "reason": outcome.reason, "detail": outcome.detail})
-
-    def _cache(self) -> BlobStore | None:
-        if self._terms.cache is None:
-            return None
-        from ee_runner.stream.cache import BlobStore
-
-        return BlobStore(self._terms.cache)
 
     @contextlib.contextmanager
     def _directory(self) -> Iterator[Path]:
@@ -265,6 +260,14 @@ class Worker:
             places.private_directory(directory)
             with _held(directory, fcntl.LOCK_EX):
                 yield directory
+
+
+def _cache(directory: Path | None) -> BlobStore | None:
+    if directory is None:
+        return None
+    from ee_runner.stream.cache import BlobStore
+
+    return BlobStore(directory)
 
 
 def _send(place: str, outgoing: Outgoing) -> None:

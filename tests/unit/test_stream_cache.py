@@ -237,11 +237,13 @@ def test_pruning_spares_what_was_used_within_the_hour(store: BlobStore, tmp_path
 
 def test_pruning_leaves_what_is_no_blob_alone(store: BlobStore, tmp_path: Path) -> None:
     put(store, b"x")
-    (strange := tmp_path / "cache" / "ab").mkdir(exist_ok=True)
-    (strange / "notes").write_text("mine")
-    os.utime(strange / "notes", (0, 0))
+    (tmp_path / "cache" / "ab").mkdir(exist_ok=True)
+    strange = [tmp_path / "cache" / "ab" / name for name in ("notes", "ab", "AB" * 32)]
+    for path in strange:
+        path.write_text("mine")
+        os.utime(path, (0, 0))
     store.prune(0)
-    assert (strange / "notes").read_text() == "mine"
+    assert all(path.read_text() == "mine" for path in strange)
     assert BlobStore(tmp_path / "cache").name == store.name
 
 

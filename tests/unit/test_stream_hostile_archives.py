@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ee_runner.errors import ArtifactError, BadFrame, StreamError, TruncatedStream, UnsafeArchive
+from ee_runner.errors import BadFrame, StreamError, TruncatedStream, UnsafeArchive
 from ee_runner.stream.unpack import Limits, Unpacker
 from tests.support import hostile
 from tests.support.hostile import Case, Made, archive, deflated, directory, file, link, own, own_link
@@ -49,6 +49,20 @@ def unpack(
         unpacker.close()
 
 
+def words_about(target: Path, *archives: bytes, piece: int = 1 << 30, outside: bool = False) -> str:
+    """Unpack, and return the words of refusal, none for what was unpacked."""
+    try:
+        unpack(target, *archives, piece=piece, outside=outside)
+    except StreamError as error:
+        return str(error)
+    return ""
+
+
+def at(target: Path, name: bytes) -> bytes:
+    """Return where a link leads, exactly as it was made."""
+    return os.readlink(os.fsencode(target) + b"/" + name)  # noqa: PTH115 - a Path would tidy it up
+
+
 def partial_files(target: Path) -> list[Path]:
     return [path for path in target.rglob("*") if path.name.startswith(".ee_runner")]
 
@@ -75,18 +89,18 @@ def test_an_existing_file_is_as_it_was_when_what_should_replace_it_is_refused() 
     damaged = archive(file(b"a", b"new" * 100_000, local={"crc": 5}, central={"crc": 5}))
     with surroundings() as target:
         (target / "a").write_text("old")
-        with pytest.raises(UnsafeArchive, match="'a'.*checksum"):
+        with pytest.raises(UnsafeArchive, match=r"'a'.*checksum"):
             unpack(target, damaged)
         assert (target / "a").read_text() == "old"
 
 
 @pytest.mark.parametrize(
-    "case", [case for name, case in CORPUS.items() if re.match("link: (abs|up|to the|dots)", name)]
+    "case", [case for name, case in CORPUS.items() if re.match("link: (abs|up$|up alone|to the|dots)", name)]
 )
 def test_links_that_lead_out_are_made_as_they_are_where_that_is_allowed(case: Case) -> None:
     with surroundings() as target:
         unpack(target, *case.archives, outside=True)
-        assert any(path.is_symlink() for path in target.rglob("evil"))
+        assert (target / "evil").is_symlink()
 
 
 def test_even_where_links_may_lead_out_nothing_is_written_through_one() -> None:
@@ -121,7 +135,7 @@ def test_links_that_stay_inside_are_made() -> None:
     entries = (directory(b"d/"), directory(b"d/e/"), file(b"d/file"))
     with surroundings() as target:
         unpack(target, archive(*entries, *(link(name, to) for name, to in said.items())))
-        assert {name: os.fsencode((target / os.fsdecode(name)).readlink()) for name in said} == said
+        assert {name: at(target, name) for name in said} == said
         assert (target / "through").read_text() == "hostile\n"
 
 
@@ -216,10 +230,8 @@ def furnish(target: Path) -> None:
 def test_no_archive_touches_anything_outside(job: list[list[Made]], outside: bool, piece: int) -> None:
     with surroundings() as target:
         furnish(target)
-        try:
-            unpack(target, *(archive(*each) for each in job), outside=outside, piece=piece)
-        except StreamError as error:
-            assert str(error).isprintable()
+        words = words_about(target, *(archive(*each) for each in job), outside=outside, piece=piece)
+        assert words == "" or words.isprintable()
         assert not partial_files(target)
 
 
@@ -232,7 +244,7 @@ def trees(draw: st.DrawFn) -> bytes:
     return archive(*(directory(name + b"/") if to is None else link(name, to) for name, to in made.items()))
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=200, deadline=None, database=None)
 @given(st.lists(trees(), min_size=1, max_size=4))
 def test_no_link_leads_out_whatever_the_jobs_before_have_left(jobs: list[bytes]) -> None:
     with surroundings() as target:
@@ -258,7 +270,7 @@ GOOD = archive(
 def test_an_archive_that_is_cut_anywhere_says_so() -> None:
     with surroundings() as target:
         for size in range(len(GOOD)):
-            with pytest.raises(TruncatedStream, match="too early, .*Send it again"):
+            with pytest.raises(TruncatedStream, match=r"too early, .*Send it again"):
                 unpack(target, GOOD[:size])
         unpack(target, GOOD)
 
@@ -270,10 +282,8 @@ def test_a_damaged_archive_is_refused_in_words_or_harmless(changes: list[tuple[i
     for at, value in changes:
         data[at] = value
     with surroundings() as target:
-        try:
-            unpack(target, bytes(data))
-        except StreamError as error:
-            assert str(error).isprintable()
+        words = words_about(target, bytes(data))
+        assert words == "" or words.isprintable()
         assert not partial_files(target)
 
 
@@ -290,7 +300,5 @@ def test_pieces_of_archives_shuffled_are_refused_in_words_or_harmless() -> None:
     for _ in range(200):
         chance.shuffle(records)
         with surroundings() as target:
-            try:
-                unpack(target, b"".join(records))
-            except (StreamError, ArtifactError) as error:
-                assert isinstance(error, StreamError)
+            words_about(target, b"".join(records))
+            assert not partial_files(target)

@@ -1,0 +1,72 @@
+"""Who called the command: their signals, their terminal, and what is said to them.
+
+Signals are caught here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ee_runner.console import write
+from ee_runner.logs import log
+
+if TYPE_CHECKING:
+    from ee_runner.attachment import Attachment
+    from ee_runner.executor import Cancellation
+
+
+def attachment(values: Any, *, emulates: bool) -> Attachment:
+    """Connect a job to the standard streams: a terminal on both ends is joined to a command that emulates Ansible's."""
+    from ee_runner.attachment import Attachment
+    from ee_runner.cli.display import PullProgress
+    from ee_runner.console import Console, JsonLines, to_descriptor
+    from ee_runner.job import Terminal
+
+    quiet = values["quiet"] or values["suppress_ansible_output"]
+    out, err = to_descriptor(1), to_descriptor(2)
+    shown = JsonLines(out) if values["json_mode"] else Console(out, err, plain=not os.isatty(1))
+    on_terminal = emulates and os.isatty(0) and os.isatty(1)
+    return Attachment(
+        display=None if quiet else shown,
+        progress=None if quiet else PullProgress(),
+        terminal=Terminal.INTERACTIVE if on_terminal else Terminal.PIPES if emulates else None,
+        stdin=0 if emulates else None,
+        explain=log.debug,
+        strict=emulates,
+        warn=complain,
+    )
+
+
+@contextlib.contextmanager
+def signals(cancellation: Cancellation) -> Iterator[None]:
+    """Turn the signals that ask a command to end into a cancel, for the length of the block."""
+    previous: dict[int, Any] = {}
+
+    def cancel(signum: int, _frame: object) -> None:
+        cancellation.request()
+        signal.signal(signum, interrupt)
+
+    def interrupt(_signum: int, _frame: object) -> None:
+        raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
+
+    def resize(_signum: int, _frame: object) -> None:
+        cancellation.nudge()
+
+    try:
+        for stopping in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(stopping) is not signal.SIG_IGN:  # nohup
+                previous[stopping] = signal.signal(stopping, cancel)
+        previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler or signal.SIG_DFL)
+
+
+def complain(text: str) -> None:
+    """Say what is wrong on standard error."""
+    write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace"))

@@ -59,6 +59,7 @@ _MODULES = (
     "plugins",
     "runner",
     "runner_config",
+    "streaming",
     "utils",
 )
 

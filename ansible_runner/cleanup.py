@@ -28,7 +28,7 @@ def cleanup_dirs(
     pattern: str, exclude_strings: Iterable[object] | None = None, grace_period: float = GRACE_PERIOD
 ) -> int:
     """Remove the private data directories that match and no job uses, and return how many they were."""
-    removed, failed = cleanup.directories(
+    removed, failed = cleanup.remove_directories(
         pattern, exclude_strings=exclude_strings or (), grace_period=grace_period, say=print
     )
     if failed:
@@ -38,9 +38,9 @@ def cleanup_dirs(
 
 def cleanup_images(images: Iterable[str], runtime: str) -> int:
     """Take these names from the engine's images and return how many they were."""
-    return cleanup.images(images, executable=runtime)
+    return cleanup.untag_images(images, executable=runtime)
 
 
 def prune_images(runtime: str) -> bool:
     """Remove the engine's images that no name and no container keeps, and say whether there were any."""
-    return cleanup.prune(runtime)
+    return cleanup.prune_images(runtime)

@@ -40,7 +40,7 @@ def run(
     removed = 0
     failed: tuple[str, ...] = ()
     if file_pattern:
-        removed, failed = directories(
+        removed, failed = remove_directories(
             file_pattern,
             exclude_strings=exclude_strings,
             grace_period=grace_period,
@@ -49,10 +49,10 @@ def run(
         )
     if removed:
         say(f"Removed {removed} private data dir(s) in pattern {plain(file_pattern or '')}")
-    untagged = images(remove_images, executable=executable)
+    untagged = untag_images(remove_images, executable=executable)
     if untagged:
         say(f"Removed {untagged} image(s)")
-    pruned = image_prune and prune(executable)
+    pruned = image_prune and prune_images(executable)
     if pruned:
         say("Pruned images")
     changed = bool(removed or untagged or pruned)
@@ -62,7 +62,7 @@ def run(
     return changed
 
 
-def directories(
+def remove_directories(
     pattern: str,
     *,
     exclude_strings: Iterable[object] = (),
@@ -80,7 +80,7 @@ def directories(
     return sweep(pattern, exclude_strings=exclude_strings, grace_period=grace_period, executable=executable, say=say)
 
 
-def images(names: Iterable[str], *, executable: str = EXECUTABLE) -> int:
+def untag_images(names: Iterable[str], *, executable: str = EXECUTABLE) -> int:
     """Take these names from the engine's images and return how many they were; names that it doesn't have are none.
 
     A running container keeps its image. Raises EngineError, ConfigurationError for an engine without images.
@@ -90,11 +90,11 @@ def images(names: Iterable[str], *, executable: str = EXECUTABLE) -> int:
     return untag(names, executable=executable)
 
 
-def prune(executable: str = EXECUTABLE) -> bool:
+def prune_images(executable: str = EXECUTABLE) -> bool:
     """Remove the engine's images without a name and a container; return whether there were any. Raises EngineError."""
-    from ee_runner.cleanup.images import prune as prune_images
+    from ee_runner.cleanup.images import prune
 
-    return prune_images(executable)
+    return prune(executable)
 
 
 def not_removed(paths: Iterable[str]) -> ArtifactError:

@@ -27,7 +27,7 @@ _RANDOM_WORDS = (r"[a-z0-9_]{8}", r"[^_]+")
 def sweep(
     pattern: str, *, exclude_strings: Iterable[object], grace_period: float, executable: str, say: Say
 ) -> tuple[int, tuple[str, ...]]:
-    """Do what `ee_runner.cleanup.directories` promises."""
+    """Do what `ee_runner.cleanup.remove_directories` promises."""
     if grace_period < 0:
         raise ConfigurationError(f"grace_period: 0 or more minutes are expected, not {grace_period}")
     words = [word for text in exclude_strings for word in str(text).split()]

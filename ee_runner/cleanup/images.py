@@ -17,7 +17,7 @@ _LONGEST = 600.0
 
 
 def untag(names: Iterable[str], *, executable: str) -> int:
-    """Do what `ee_runner.cleanup.images` promises."""
+    """Do what `ee_runner.cleanup.untag_images` promises."""
     wanted = [name for text in names for name in text.split()]
     if not wanted:
         return 0
@@ -27,7 +27,7 @@ def untag(names: Iterable[str], *, executable: str) -> int:
 
 
 def prune(executable: str) -> bool:
-    """Do what `ee_runner.cleanup.prune` promises."""
+    """Do what `ee_runner.cleanup.prune_images` promises."""
     engine = _engine(executable)
     said = _run(engine, "image", "prune", "--force", doing="prune its images").strip()
     return said not in ("", _NOTHING)

@@ -52,7 +52,9 @@ class Incoming:
 
     @property
     def position(self) -> str:
-        return self._decoder.position
+        """Where in the stream this is, as the beginning of a sentence."""
+        words = self._decoder.position
+        return words[:1].upper() + words[1:]
 
     def __iter__(self) -> Iterator[Record]:
         try:
@@ -94,7 +96,7 @@ class Incoming:
 
     def _expect_no_noise(self) -> None:
         if self._strange and self._decoder.hello is None:
-            raise BadFrame(f"{self._decoder.position} came {self._strange[0]}.")
+            raise BadFrame(f"{self.position} came {self._strange[0]}.")
 
     def _set_patience(self, hello: Hello) -> None:
         if self._patience is None and hello.keepalive:

@@ -71,6 +71,8 @@ def loads(data: bytes) -> dict[str, Any] | None:
     What Python's json writes beyond the standard is read too: NaN and Infinity, and halves of surrogate pairs,
     which come out as U+FFFD. So every text in it can be written as UTF-8.
     """
+    if not data.rstrip(_SPACE).endswith(b"}"):
+        return None
     try:
         body = msgspec.json.decode(data)
     except RecursionError:
@@ -81,8 +83,6 @@ def loads(data: bytes) -> dict[str, Any] | None:
 
 
 def _loads_more(data: bytes) -> object:
-    if not data.rstrip(_SPACE).endswith(b"}"):
-        return None
     whole = _ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], data)
     try:
         return json.loads(whole.decode())

@@ -193,18 +193,22 @@ class _Found:
         return b"".join(self.blocks())
 
     def blocks(self) -> Iterator[bytes]:
-        """Give the content, as much of it as was announced."""
-        place = 0
+        """Give the content, as much of it as was announced; the holes of a sparse file are not read."""
         if self.file is None:
             yield self.data
             return
+        place, sparse = 0, self.sparse
         while place < self.size:
+            width = min(BLOCK, self.size - place)
             with _Explained(self.source, self.name):
-                block = os.pread(self.file.fileno(), min(BLOCK, self.size - place), place)
+                hole = sparse and _hole(self.file.fileno(), place, width)
+                block = _ZEROS[:width] if hole else os.pread(self.file.fileno(), width, place)
             if not block:
                 raise _changed(self.source, self.name)
             place += len(block)
             yield block
+        if sparse and os.fstat(self.file.fileno()).st_size < self.size:
+            raise _changed(self.source, self.name)
 
     def verify(self) -> None:
         """Raise StreamError when the file has been written to since it was opened."""
@@ -231,6 +235,15 @@ class _Level:
     def close(self) -> None:
         if self.directory is not None:
             os.close(self.directory)
+
+
+def _hole(file: int, place: int, width: int) -> bool:
+    try:
+        return os.lseek(file, place, os.SEEK_DATA) >= place + width
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # there is no data behind this place
+            return True
+        raise
 
 
 class _Tree:

@@ -226,7 +226,7 @@ class Processor(Results):
         told = ended.body.get(OWN) if ended is not None and isinstance(ended.body, Mapping) else None
         outcome = told if isinstance(told, Mapping) else {}
         if self.status not in FINAL:
-            raise StreamError(f"{incoming.position} the worker ended its results, but not the job.")
+            raise StreamError(f"{incoming.position}, the worker ended its results, but not the job.")
         told_rc = outcome.get("rc")
         rc = told_rc if isinstance(told_rc, int) else _kept_rc(self._directory)
         self.rc = rc if rc is not None else _USUAL_RC.get(self.status, 1)
@@ -297,13 +297,13 @@ class Processor(Results):
         """Remember what the worker's cache holds now, for the next job that is sent to it."""
         if self._values["cache"] is None or hello is None or not hello.cache:
             return
-        from ee_runner.stream.cache import Ledger
+        from ee_runner.stream.ledger import Ledger
 
-        ledger = Ledger(Path(self._values["cache"]).absolute())
-        if self._started:
-            ledger.confirmed(hello.stream, hello.cache)
-        else:
-            ledger.forget()
+        with Ledger(Path(self._values["cache"]).absolute(), explain=log.debug) as ledger:
+            if self._started:
+                ledger.confirmed(hello.stream, hello.cache)
+            else:
+                ledger.forget()
 
 
 def _checked(event: dict[str, Any], incoming: Incoming) -> dict[str, Any]:

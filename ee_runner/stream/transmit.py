@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +25,7 @@ from ee_runner.stream.records import Encoder, Hello, Kind
 from ee_runner.stream.wire import Canceled, Output, line_of
 
 if TYPE_CHECKING:
-    from ee_runner.stream.cache import Ledger
+    from ee_runner.stream.ledger import Ledger
 
 NEGOTIATION = 10.0
 """Seconds that a worker has for its answer, where there is a way back for one; an older one never answers."""
@@ -87,8 +88,9 @@ class Transmitter:
             encoder = FrameEncoder(first=encoder.next)
         output.write(encoder.message(Kind.REQUEST, self.request.body))
         if not self._values["only_transmit_kwargs"]:
-            for packing in self._packings(encoder):
-                self._send_archive(output, encoder, packing)
+            with contextlib.ExitStack() as stack:
+                for packing in self._packings(encoder, stack):
+                    self._send_archive(output, encoder, packing)
         output.write(encoder.message(Kind.END, {"eof": True}))
 
     def _is_answered(self) -> bool:
@@ -98,13 +100,13 @@ class Transmitter:
             pass
         return decoder.hello is not None
 
-    def _packings(self, encoder: Encoder) -> Iterable[pack.Packing]:
+    def _packings(self, encoder: Encoder, stack: contextlib.ExitStack) -> Iterable[pack.Packing]:
         source, files = self.request.source, self.request.files
         if isinstance(encoder, LineEncoder):
             return pack.batches(source, exclude=self._stays, extra=files, skipped=self._tell_skipped)
-        ledger = self._ledger()
-        if ledger is None:
+        if self._values["cache"] is None:
             return [pack.stream(source, exclude=self._stays, extra=files, skipped=self._tell_skipped)]
+        ledger = stack.enter_context(self._ledger())
         sent: list[bytes] = []
 
         def digest(descriptor: int, found: os.stat_result) -> bytes:
@@ -131,12 +133,10 @@ class Transmitter:
         facts = Path(_ARTIFACTS, self.request.ident, str(self._values["fact_cache"])).parts
         return parts[0] == _ARTIFACTS and parts[: len(facts)] != facts[: len(parts)]
 
-    def _ledger(self) -> Ledger | None:
-        if self._values["cache"] is None:
-            return None
-        from ee_runner.stream.cache import Ledger
+    def _ledger(self) -> Ledger:
+        from ee_runner.stream.ledger import Ledger
 
-        return Ledger(Path(self._values["cache"]).absolute())
+        return Ledger(Path(self._values["cache"]).absolute(), explain=log.debug)
 
     def _tell_skipped(self, name: str, reason: str) -> None:
         self._warn(f"{name} is not sent: {reason}")

@@ -20,7 +20,8 @@ from pathlib import Path
 import pytest
 
 from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError
-from ee_runner.stream.cache import BlobStore, Ledger
+from ee_runner.stream.cache import BlobStore
+from ee_runner.stream.ledger import Ledger
 
 OLD = Path(os.__file__).parent
 """The standard library: files that nobody has changed for a while."""

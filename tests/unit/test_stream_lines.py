@@ -417,9 +417,10 @@ class TestLimits:
     def test_a_line_without_end_is_not_gathered_for_ever(self) -> None:
         decoder = StreamDecoder()
         piece = b" " * (1 << 20)
+        for _ in range(64):
+            assert not list(decoder.feed(piece))
         with pytest.raises(BadFrame, match="a line is longer"):
-            for _ in range(65):
-                assert not list(decoder.feed(piece))
+            list(decoder.feed(piece))
 
     def test_a_refused_stream_stays_refused(self) -> None:
         decoder = StreamDecoder()

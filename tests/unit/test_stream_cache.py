@@ -421,7 +421,7 @@ def test_a_ledger_that_can_not_be_written_fails_nothing(
 CONFIRMS = """
 import sys
 from pathlib import Path
-from ee_runner.stream.cache import Ledger
+from ee_runner.stream.ledger import Ledger
 with Ledger(Path(sys.argv[1]), explain=sys.exit) as ledger:
     for number in range(100):
         request = sys.argv[2] + str(number)
@@ -439,7 +439,7 @@ def test_processes_that_confirm_at_once_lose_nothing(ledger: Ledger, tmp_path: P
 MANY = """
 import os, re, sys
 from pathlib import Path
-from ee_runner.stream.cache import Ledger
+from ee_runner.stream.ledger import Ledger
 def peak():
     return int(re.search("VmHWM:\\s+([0-9]+) kB", Path("/proc/self/status").read_text())[1])
 before = peak()
@@ -561,9 +561,9 @@ def test_the_index_is_private_and_leaves_no_descriptor_open(tmp_path: Path) -> N
 SUMS = """
 import os, sys
 from pathlib import Path
-from ee_runner.stream import cache
-cache._BATCH = 50
-with cache.Ledger(Path(sys.argv[1]), explain=sys.exit) as ledger:
+from ee_runner.stream import ledger as module
+module._BATCH = 50
+with module.Ledger(Path(sys.argv[1]), explain=sys.exit) as ledger:
     for number, path in enumerate(sorted(Path(os.__file__).parent.glob("*.py"))):
         if sys.argv[2:] and number == 90:
             os.kill(os.getpid(), 9)

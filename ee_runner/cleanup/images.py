@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from ee_runner.engines import faults
 from ee_runner.errors import ConfigurationError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -13,6 +15,10 @@ if TYPE_CHECKING:
 
 _NAME = "{{.Repository}}:{{.Tag}}"
 _NOTHING = "Total reclaimed space: 0B"
+_NO_NAME = "tag not known"
+_IMPLIED = ("localhost/", "docker.io/library/", "docker.io/")
+"""What engines leave out of names, and put before them."""
+
 _LONGEST = 600.0
 
 
@@ -44,8 +50,18 @@ def _engine(executable: str) -> ContainerEngine:
 
 def _names(engine: ContainerEngine, name: str) -> list[str]:
     """Return the full names that a name stands for: without a tag, those with any."""
+    if "@" in name:
+        return [name] if _client(engine, "image", "inspect", "--", name).rc == 0 else []
     said = _run(engine, "images", "--format", _NAME, "--", name, doing="list its images")
-    return [line for line in said.split() if "<none>" not in line]
+    return [full for full in said.split() if "<none>" not in full and _stands_for(name, full)]
+
+
+def _stands_for(name: str, full: str) -> bool:
+    """Say whether a name that was given means a full one: podman lists all names of the image that has it."""
+    tagged = name if ":" in name.rpartition("/")[2] else f"{name}:*"
+    short = {full.removeprefix(host) for host in _IMPLIED}
+    long = {host + full for host in _IMPLIED if faults.registry_of(full) == "docker.io"}
+    return any(fnmatchcase(each, tagged) for each in {full} | short | long)
 
 
 def _untag(engine: ContainerEngine, name: str) -> bool:
@@ -54,7 +70,7 @@ def _untag(engine: ContainerEngine, name: str) -> bool:
     done = _client(engine, *words)
     if done.rc == 0:
         return True
-    if name not in _names(engine, name):  # someone else was faster
+    if _NO_NAME in done.stderr or name not in _names(engine, name):  # someone else was faster
         return False
     raise _failure(engine, f"remove the image {name}", done)
 
@@ -73,7 +89,6 @@ def _client(engine: ContainerEngine, *words: str) -> Completed:
 
 
 def _failure(engine: ContainerEngine, doing: str, done: Completed) -> Exception:
-    from ee_runner.engines import faults
     from ee_runner.engines.base import engine_error
 
     fault = faults.daemon_fault(engine.name, done.stderr)

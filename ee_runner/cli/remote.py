@@ -98,12 +98,9 @@ def _info() -> int:
 
 def _attach(ident: str) -> int:
     from ee_runner.sources import state_directory
-    from ee_runner.stream import journal
-    from ee_runner.stream.wire import Output
+    from ee_runner.stream.attach import attach
 
-    with Output(1) as output:
-        for data in journal.attached(state_directory() / "worker", ident):
-            output.write(data)
+    attach(state_directory() / "worker", ident, output=1)
     return 0
 
 

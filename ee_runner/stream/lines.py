@@ -257,7 +257,18 @@ class Content:
 
         Space is passed over. Raises BadFrame when anything else is the next.
         """
-        text = taken = buffer.peek(min(-(-self.missing // 3) * 4, _PIECE))
+        while True:
+            taken = buffer.peek(min(-(-self.missing // 3) * 4, _PIECE))
+            text, data = self._next(taken)
+            buffer.replace(len(taken), text[-(-len(data) // 3) * 4 :])
+            if data or len(text) == len(taken):  # else there was nothing but space, and more may be behind it
+                break
+        self.missing -= len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        return data
+
+    def _next(self, text: bytes) -> tuple[bytes, bytes]:
+        """Return the text, without space if there was any, and what its beginning decodes to."""
         data = self._decode(text)
         if data is None:
             text = text.translate(None, _SPACE)
@@ -266,10 +277,7 @@ class Content:
             data = self._decode(text[: _base64_groups(text)])
             if not data:
                 raise BadFrame(_no_base64(text[:4]))
-        buffer.replace(len(taken), text[-(-len(data) // 3) * 4 :])
-        self.missing -= len(data)
-        self.crc = zlib.crc32(data, self.crc)
-        return data
+        return text, data
 
     def _decode(self, text: bytes) -> bytes | None:
         """Decode what is whole groups of four; None if anything but base64 is in them, which the length tells."""

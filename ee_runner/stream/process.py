@@ -38,6 +38,7 @@ _UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z", re.ASCII)
 _LARGEST = 2**53
 _USUAL_RC = {"successful": 0, "canceled": 254, "timeout": 254}
 _USUAL_REASON: Mapping[str, Reason] = {"successful": "exited", "failed": "exited", "canceled": "canceled"}
+_OF_A_JOB = ("job_events", "status", "rc", "stdout")
 _OF_STARTING = {"command": list, "cwd": str, "env": dict}
 
 
@@ -135,10 +136,14 @@ class Processor(Results):
         try:
             self._read(store, distributor, handlers)
         except StreamError as error:
-            self._lose(error, distributor, store, failures)
+            self._settle(_lost(error))
+            with contextlib.suppress(ArtifactError):
+                _rescue_output(self._directory)
+            self._tell(store, distributor, failures)
         except BaseException as error:
             self._settle(outcome_of(error))
             failures.append(error)
+            self._tell(store, distributor, failures)
         self._stats = distributor.stats
         self._conclude(store, handlers, found, failures)
 
@@ -233,22 +238,13 @@ class Processor(Results):
         self.reason = _known_reason(outcome.get("reason")) or _USUAL_REASON.get(self.status)
         self.detail = str(outcome.get("detail") or self.detail)
 
-    def _lose(
-        self, error: StreamError, distributor: Distributor, store: ArtifactStore, failures: list[BaseException]
-    ) -> None:
-        """The stream broke: say so to everybody, and keep what is known of the output."""
-        canceled = isinstance(error, Canceled)
-        status: Status = "canceled" if canceled else "error"
-        self._settle(
-            Outcome(status, 254 if canceled else error.exit_code, "canceled" if canceled else "lost", str(error))
-        )
-        with contextlib.suppress(ArtifactError):
-            _rescue_output(self._directory)
+    def _tell(self, store: ArtifactStore, distributor: Distributor, failures: list[BaseException]) -> None:
+        """Say to everybody how a job ended whose worker could not say it."""
         try:
-            store.write_status(status)
-            distributor.status(status, self.config, job_explanation=str(error))
-        except BaseException as other:
-            failures.append(other)
+            store.write_status(self.status)
+            distributor.status(self.status, self.config, job_explanation=self.detail)
+        except BaseException as error:
+            failures.append(error)
 
     def _conclude(
         self, store: ArtifactStore, handlers: Handlers, found: list[Emitter], failures: list[BaseException]
@@ -306,6 +302,12 @@ class Processor(Results):
                 ledger.forget()
 
 
+def _lost(error: StreamError) -> Outcome:
+    if isinstance(error, Canceled):
+        return Outcome("canceled", 254, "canceled", str(error))
+    return Outcome("error", error.exit_code, "lost", str(error))
+
+
 def _checked(event: dict[str, Any], incoming: Incoming) -> dict[str, Any]:
     """Return an event that can be kept: its counter and uuid make a file name, nothing more."""
     counter, identifier = event.get("counter"), event.get("uuid")
@@ -313,13 +315,17 @@ def _checked(event: dict[str, Any], incoming: Incoming) -> dict[str, Any]:
     if not counts or not isinstance(identifier, str) or not _UUID.match(identifier):
         raise BadFrame(f"{incoming.position}: an event whose counter or uuid is none: {ascii(event)[:200]}.")
     event.setdefault("event", "verbose")
+    if not isinstance(event.get("event_data", {}), dict):
+        raise BadFrame(f"{incoming.position}: an event whose data is no mapping: {ascii(event)[:200]}.")
     return event
 
 
 def _other_jobs(directory: Path, fact_cache: str) -> Collection[str]:
     """Return the directories that are there already and so not this job's, when it shares one with other jobs."""
     return frozenset(
-        entry.name for entry in directory.iterdir() if entry.is_dir() and entry.name not in ("job_events", fact_cache)
+        entry.name
+        for entry in directory.iterdir()
+        if entry.name not in ("job_events", fact_cache) and any((entry / name).exists() for name in _OF_A_JOB)
     )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ee_runner.config import ALIASES
 from ee_runner.errors import BadFrame, ConfigurationError
 from ee_runner.job import PlaybookTarget, RegistryAuth, RoleTarget
+from ee_runner.names import ident_problem
 from ee_runner.options import BY_NAME, Group
 from ee_runner.secrets import Secret
 from ee_runner.settings import Content, content
@@ -93,6 +94,8 @@ def accepted(body: Mapping[str, Any], directory: Path) -> dict[str, Any]:
         check_names((ALIASES.get(name, name),))
         options[ALIASES.get(name, name)] = value
     options = of_the_job(options)
+    if problem := ident_problem(str(options.get("ident", "job"))):
+        raise ConfigurationError(f"ident: {options['ident']!r} is no identifier: {problem}")
     for name in _LOCAL_PATHS:
         if name in options:
             options[name] = _localized(name, options[name], directory)

@@ -102,13 +102,14 @@ class Tree:
         self._file = NewFile(self, name, descriptor=descriptor, place=place, sparse=size is None or size > SPARSE_FROM)
         return self._file
 
-    def link(self, name: bytes, target: bytes, *, mtime_ns: int) -> None:
+    def link(self, name: bytes, target: bytes, *, mtime_ns: int | None) -> None:
         """Make a symbolic link, in one step, in the place of what is no directory."""
         with self._explained(name):
             parent = self._directory(_parent(name))
             os.symlink(target, self._partial, dir_fd=parent)
             try:
-                os.utime(self._partial, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
+                if mtime_ns is not None:
+                    os.utime(self._partial, ns=(mtime_ns, mtime_ns), dir_fd=parent, follow_symlinks=False)
                 self._into_place(name, parent)
             except BaseException:
                 with contextlib.suppress(OSError):

@@ -102,7 +102,7 @@ class Unpacker:
         self._cache = cache
         self._keep = keep
         self._names = _Names(limits)
-        self._links: dict[bytes, tuple[bytes, int]] = {}
+        self._links: dict[bytes, tuple[bytes, int | None]] = {}
         self._directories: dict[bytes, tuple[int, int]] = {}
         self._held = 0
         self._packed = self._taken = 0
@@ -213,7 +213,7 @@ class Unpacker:
             target = entry.target(content)
             _check_link(entry, target)
             self._hold(path, target)
-            self._links[path] = (target, entry.mtime_ns)
+            self._links[path] = (target, entry.mtime_ns if entry.own else None)  # ansible-runner gives links no time
         elif not entry.own:
             self._tree.settle_file(path, mode=mode, mtime_ns=entry.mtime_ns)
 

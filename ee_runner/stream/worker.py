@@ -254,11 +254,14 @@ class Worker:
                 yield directory
             return
         _refuse_precious(directory)
-        self._keeper.owns(directory)
-        with places.removed(directory):
-            places.remove(directory)
-            places.private_directory(directory)
-            with _held(directory, fcntl.LOCK_EX):
+        if given is None:
+            self._keeper.owns(directory)
+        places.private_directory(directory)
+        with _held(directory, fcntl.LOCK_EX):
+            self._keeper.owns(directory)
+            with places.removed(directory):
+                for entry in directory.iterdir():
+                    places.remove(entry)
                 yield directory
 
 

@@ -79,7 +79,7 @@ def descriptor(content: bytes, *, packed: int | None = None) -> bytes:
 
 def archive(*entries: Made, comment: bytes = b"", between: bytes = b"", after: bytes = b"", **end: int) -> bytes:
     """Return a zip; `end` replaces count, size or offset in its last record."""
-    data, central, count = b"", b"", 0
+    data, central, count = bytearray(), bytearray(), 0
     for entry in entries:
         offset = len(data) + len(entry.before)
         if not entry.ghost:
@@ -91,7 +91,7 @@ def archive(*entries: Made, comment: bytes = b"", between: bytes = b"", after: b
     last = struct.pack(
         "<4s4H2LH", b"PK\x05\x06", 0, 0, said["count"], said["count"], said["size"], said["offset"], len(comment)
     )
-    return data + between + central + last + comment + after
+    return b"".join((data, between, central, last, comment, after))
 
 
 def _local(entry: Made) -> bytes:

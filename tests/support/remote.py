@@ -18,9 +18,12 @@ from .processes import REPO
 from .venvs import Venv
 
 OURS, THEIRS = "ours", "theirs"
+SIDES = (OURS, THEIRS)
 REQUIREMENTS = ("ansible-runner==2.4.3", "ansible-core<2.20")
-MIXES = tuple(product((OURS, THEIRS), repeat=3))
+Mix = tuple[str, str, str]
 """Whose transmit, worker and process."""
+
+MIXES: tuple[Mix, ...] = tuple(product(SIDES, SIDES, SIDES))
 
 _PROGRAM = REPO / "tests/support/remote_end.py"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -161,6 +161,9 @@ class TestBase64:
         text = b"\n".join(base64.b64encode(b"0123456789" * 100)[i : i + 7] for i in range(0, 1336, 7))
         assert self.content(b" \t\r\n" + text, 1000) == b"0123456789" * 100
 
+    def test_space_may_be_longer_than_the_text(self) -> None:
+        assert self.content(b"\n" * 3_000_000 + b"Y" + b" " * 100 + b"WI" + b"\t" * 100 + b"=", 2) == b"ab"
+
     def test_content_comes_as_it_arrives(self) -> None:
         decoder = StreamDecoder()
         list(decoder.feed(b'{"zipfile": 1000}\n'))

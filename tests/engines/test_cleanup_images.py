@@ -1,0 +1,244 @@
+"""Cleaning up with real engines: images lose the names that are meant, containers keep the directories they use."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ee_runner import cleanup
+from ee_runner.engines import labels
+from ee_runner.names import container_name
+from tests.engines.conftest import ENGINES
+from tests.engines.place import CONTAINERS, Place
+from tests.support import processes
+from tests.support.processes import REPO
+
+PROGRAM = "import json, sys; from ee_runner import cleanup; cleanup.run(say=print, **json.loads(sys.argv[1]))"
+WITH_ONE_USER = [name for name in ENGINES if name in CONTAINERS and name != "podman-rootless"]
+
+
+def clean(place: Place, *, env: Mapping[str, str] | None = None, **options: Any) -> list[str]:
+    """Clean up as the place's user and return the lines."""
+    python = str(place.user.python) if place.user is not None else sys.executable
+    variables = [f"{name}={value}" for name, value in (env or {}).items()]
+    given = json.dumps({"executable": place.engine, "grace_period": 0, **options})
+    done = place.command(["env", *variables, python, "-c", PROGRAM, given])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def engine(place: Place, *words: str) -> str:
+    done = place.command([place.engine, *words])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def image_of(place: Place) -> str:
+    assert place.images is not None
+    return place.images.default
+
+
+def names_of(place: Place, name: str) -> set[str]:
+    return {line.rpartition(":")[2] for line in engine(place, "images", "--format", "{{.Tag}}", name).split()}
+
+
+@pytest.fixture
+def repository(contained: Place) -> Iterator[str]:
+    """A name for images of a test; an image that was made under it goes at the end, whatever its names are then."""
+    name = f"localhost/ee-cleanup-{os.urandom(4).hex()}"
+    before = set(engine(contained, "images", "--all", "--quiet", "--no-trunc").split())
+    yield name
+    for made in set(engine(contained, "images", "--all", "--quiet", "--no-trunc").split()) - before:
+        contained.command([contained.engine, "rmi", "-f", made])
+
+
+# Images
+
+
+@pytest.fixture
+def image(contained: Place, repository: str) -> str:
+    """The name of an image of the test's own."""
+    made = engine(contained, "create", image_of(contained), "true")
+    engine(contained, "commit", made, f"{repository}:one")
+    engine(contained, "rm", made)
+    return f"{repository}:one"
+
+
+def test_a_name_is_taken_from_its_image_and_other_names_stay(contained: Place, repository: str, image: str) -> None:
+    for tag in ("two", "three"):
+        engine(contained, "tag", image, f"{repository}:{tag}")
+    wanted = [image, f"{repository}:absent", "registry.invalid/absent", "no name", ""]
+    assert clean(contained, remove_images=wanted) == ["Removed 1 image(s)", "(changed: True)"]
+    assert names_of(contained, repository) == {"two", "three"}
+    assert clean(contained, remove_images=wanted) == ["(changed: False)"]
+    engine(contained, "tag", f"{repository}:two", f"{repository}-other:two")
+    assert clean(contained, remove_images=[repository]) == ["Removed 2 image(s)", "(changed: True)"]
+    assert (names_of(contained, repository), names_of(contained, f"{repository}-other")) == (set(), {"two"})
+    short = f"{repository}-other".removeprefix("localhost/")
+    removed = clean(contained, remove_images=[short, f"{repository}-other:t?o"])
+    assert removed == ["Removed 1 image(s)", "(changed: True)"]
+
+
+def test_a_running_container_keeps_its_image(contained: Place, repository: str, image: str) -> None:
+    container = engine(contained, "run", "--detach", "--rm", image, "sleep", "100")
+    identifier = engine(contained, "inspect", "--format", "{{.Image}}", container)
+    try:
+        assert clean(contained, remove_images=[image]) == ["Removed 1 image(s)", "(changed: True)"]
+        assert names_of(contained, repository) == set()
+        engine(contained, "exec", container, "true")
+        engine(contained, "image", "inspect", identifier)
+    finally:
+        engine(contained, "rm", "--force", container)
+        contained.command([contained.engine, "rmi", identifier])
+
+
+@contextmanager
+def own_podman(root: Path) -> Iterator[dict[str, str]]:
+    """Give the variables of a store of the test's own, so that pruning it takes nobody's images."""
+    store = root / "storage.conf"
+    store.write_text(f'[storage]\ndriver = "vfs"\ngraphroot = "{root}/graph"\nrunroot = "{root}/run"\n')
+    yield {"CONTAINERS_STORAGE_CONF": str(store)}
+
+
+@contextmanager
+def own_docker(root: Path) -> Iterator[dict[str, str]]:
+    """Give the variables of a daemon of the test's own, so that pruning takes nobody's images."""
+    variables = {"DOCKER_HOST": f"unix://{root}/docker.sock"}
+    argv = ["dockerd", "--host", variables["DOCKER_HOST"], "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+    argv += ["--pidfile", f"{root}/pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs"]
+    ready = ["env", *(f"{name}={value}" for name, value in variables.items()), "docker", "info"]
+
+    def answers() -> bool:
+        return subprocess.run(ready, capture_output=True, check=False).returncode == 0
+
+    with processes.serving(argv, log=root / "log", ready=answers, bound=60):
+        yield variables
+
+
+@pytest.mark.parametrize("contained", WITH_ONE_USER, indirect=True)
+def test_images_without_a_name_are_pruned(contained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = contained.root / "store.tar"
+    with tarfile.open(store, "w") as tar:
+        file = tarfile.TarInfo("file")
+        file.size = 4
+        tar.addfile(file, io.BytesIO(b"text"))
+    own = own_docker if contained.name == "docker" else own_podman
+    with own(contained.root) as variables:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        engine(contained, "import", str(store), "localhost/ee-cleanup:named")
+        assert clean(contained, image_prune=True) == ["(changed: False)"]
+        image = engine(contained, "import", str(store), "localhost/ee-cleanup:named")
+        assert clean(contained, image_prune=True) == ["Pruned images", "(changed: True)"]
+        engine(contained, "image", "inspect", image)
+        monkeypatch.undo()
+
+
+# Containers
+
+
+@contextmanager
+def container_of(place: Place, directory: Path, **other: str) -> Iterator[str]:
+    """Run a container with the labels of a job of this process, or with others."""
+    ident = f"job-{os.urandom(4).hex()}"
+    marks = {**labels.of_job(ident, directory), **other}
+    words = ["--name", container_name(ident), "--rm", "--init", *labels.options(marks)]
+    container = engine(place, "run", "--detach", *words, image_of(place), "sleep", "100")
+    try:
+        yield container
+    finally:
+        place.command([place.engine, "rm", "--force", container])
+
+
+def test_a_directory_stays_while_a_container_of_it_runs_and_no_longer(contained: Place) -> None:
+    directory = contained.write({"awx_1/project/site.yml": "[]"}) / "awx_1"
+    pattern = f"{contained.root}/awx_*"
+    with container_of(contained, directory):
+        assert clean(contained, file_pattern=pattern) == [
+            f"Excluding running project {directory} from cleanup",
+            "(changed: False)",
+        ]
+    assert clean(contained, file_pattern=pattern)[-1] == "(changed: True)"
+    assert not directory.exists()
+
+
+def test_the_container_of_an_abandoned_job_goes_with_its_directory(contained: Place) -> None:
+    directory = contained.write({"awx_1/project/site.yml": "[]"}) / "awx_1"
+    other = contained.write({"other/project/site.yml": "[]"}) / "other"
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    gone = {labels.START: f"1@{namespace}"}
+    with container_of(contained, directory, **gone) as abandoned, container_of(contained, other, **gone) as kept:
+        lines = clean(contained, file_pattern=f"{contained.root}/awx_*")
+        assert lines == [f"Removed 1 private data dir(s) in pattern {contained.root}/awx_*", "(changed: True)"]
+        assert not directory.exists()
+        running = engine(contained, "ps", "--quiet", "--no-trunc").split()
+        assert (abandoned in running, kept in running) == (False, True)
+
+
+@pytest.mark.parametrize("contained", WITH_ONE_USER, indirect=True)
+def test_where_the_engine_does_not_answer_directories_stay_and_the_reason_is_said(contained: Place) -> None:
+    directory = contained.write({"awx_1/project/site.yml": "[]"}) / "awx_1"
+    pattern = f"{contained.root}/awx_*"
+    nobody = f"unix://{contained.root}/nobody.sock"
+    env = {"DOCKER_HOST": nobody} if contained.name == "docker" else {"CONTAINER_HOST": nobody}
+    kept, end = clean(contained, file_pattern=pattern, env=env)
+    assert kept.startswith(f"Excluding project {directory} from cleanup: {contained.engine} does not say what runs: ")
+    assert "does not answer" in kept
+    assert (end, directory.exists()) == ("(changed: False)", True)
+    other = next(name for name in ("podman", "docker") if name != contained.engine)
+    env["PATH"] = str(programs(contained, contained.engine))
+    assert clean(contained, file_pattern=pattern, env=env, executable=other)[-1] == "(changed: True)"
+
+
+def programs(place: Place, *names: str) -> Path:
+    """Make a directory that has these programs alone."""
+    directory = place.root / "bin"
+    directory.mkdir()
+    for name in names:
+        (directory / name).symlink_to(engine_program(name))
+    return directory
+
+
+def engine_program(name: str) -> str:
+    import shutil
+
+    found = shutil.which(name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("contained", [name for name in ENGINES if name == "podman-rootless"], indirect=True)
+def test_files_of_a_rootless_containers_users_are_removed_too(contained: Place) -> None:
+    directory = contained.write({"awx_1/project/deep/file": "text"}) / "awx_1"
+    engine(contained, "unshare", "chown", "-R", "1000:1000", str(directory / "project"))
+    engine(contained, "unshare", "chmod", "0700", str(directory / "project"))
+    assert clean(contained, file_pattern=f"{contained.root}/awx_*")[-1] == "(changed: True)"
+    assert not directory.exists()
+
+
+# What a container has
+
+
+@pytest.mark.parametrize("contained", WITH_ONE_USER, indirect=True)
+def test_in_a_container_a_node_has_what_the_container_has(contained: Place) -> None:
+    code = "from ee_runner import node; print(node.cpu_limit(), node.memory())"
+    words = ["--rm", "--cpus", "1.5", "--memory", "512m", "--volume", f"{REPO}:/repo:ro", "--workdir", "/repo"]
+    told = engine(contained, "run", *words, image_of(contained), "python3", "-c", code)
+    assert told == f"2 {512 << 20}"
+
+
+def test_an_engine_without_images_is_no_place_to_remove_them_from() -> None:
+    from ee_runner.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match="bwrap has no images"):
+        cleanup.run(remove_images=["a"], executable="bwrap", say=print)

@@ -68,9 +68,11 @@ class Incoming:
                 if self._decoder.ended:
                     return
             for noise in self._decoder.close():
-                self._hear(noise)
+                self._strange.append(noise)
         except TruncatedStream as error:
-            raise TruncatedStream(f"{error} {_CUT if self._decoder.count else _NEVER_STARTED}") from error
+            began = self._decoder.count or self._decoder.hello is not None
+            last = f" What came last were {self._strange[-1]}." if began and self._strange else ""
+            raise TruncatedStream(f"{error}{last} {_CUT if began else _NEVER_STARTED}") from error
         except BadFrame as error:
             raise BadFrame(f"{error} {_MIXED}") from error
 

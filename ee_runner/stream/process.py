@@ -165,6 +165,8 @@ class Processor(Results):
                 if progress.is_new(record, known=incoming.hello is not None):
                     self._take(record, incoming, store=store, distributor=distributor, unpacking=unpacking)
                     progress.did(record)
+                elif record.kind is Kind.STATUS:
+                    self._learn(dict(record.body), incoming)
             self._note_cache(incoming.hello)
             progress.finish()
         self._finish(ended, incoming)
@@ -181,7 +183,9 @@ class Processor(Results):
         if isinstance(record.body, bytes) or record.kind in (Kind.ARCHIVE, Kind.ARCHIVE_END):
             unpacking(record)
         elif record.kind is Kind.STATUS:
-            self._take_status(dict(record.body), incoming, store, distributor)
+            details = self._learn(dict(record.body), incoming)
+            store.write_status(self.status)
+            distributor.status(self.status, self.config, **details)
         elif record.kind is Kind.EVENT:
             event = _checked(dict(record.body), incoming)
             self._show(event)
@@ -189,9 +193,8 @@ class Processor(Results):
         elif record.kind is Kind.REQUEST:
             raise BadFrame(f"{incoming.position}: this is a request, not a worker's results; is the worker missing?")
 
-    def _take_status(
-        self, data: dict[str, Any], incoming: Incoming, store: ArtifactStore, distributor: Distributor
-    ) -> None:
+    def _learn(self, data: dict[str, Any], incoming: Incoming) -> dict[str, Any]:
+        """Take note of a status, and return what else its record says."""
         status = data.pop("status")
         data.pop(OWN, None)
         if not isinstance(status, str) or status not in _STATUSES:
@@ -202,8 +205,7 @@ class Processor(Results):
         self.status = status  # type: ignore[assignment]
         self._started = self._started or status != "error"
         self.detail = str(data.get("job_explanation") or self.detail)
-        store.write_status(self.status)
-        distributor.status(self.status, self.config, **data)
+        return data
 
     def _unpacking(self, handlers: Handlers, stack: contextlib.ExitStack) -> Callable[[Record], None]:
         """Return what takes the records of archives; one that is cut is let go of with the stack."""

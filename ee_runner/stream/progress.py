@@ -44,9 +44,10 @@ class Progress:
 
     def greet(self, hello: Hello) -> None:
         """Learn whose stream it is; StreamError when it is not the one to go on with."""
-        if self._resumed is not None and hello.stream != self._resumed:
+        if self._resumed and hello.stream != self._resumed:
             raise StreamError(f"This is the stream {hello.stream}; the one that was cut is {self._resumed}.")
         self._stream = hello.stream
+        self._note()
 
     def is_new(self, record: Record, *, known: bool) -> bool:
         """Say whether a record was not processed before; StreamError when that can not be told."""
@@ -61,20 +62,23 @@ class Progress:
         if record.sequence is None or record.kind in _WITHIN or not self._stream:
             return
         self._done = record.sequence
+        self._note()
+
+    def finish(self) -> None:
+        """The stream was processed to its end: nothing is left to take up."""
+        self._path.unlink(missing_ok=True)
+
+    def _note(self) -> None:
         line = f"{self._stream} {self._done}".ljust(_WIDTH - 1) + "\n"
         try:
             os.pwrite(self._descriptor, line.encode(), 0)
         except OSError as error:
             raise ArtifactError(f"The artifact {self._path} can not be written: {describe(error)}") from error
 
-    def finish(self) -> None:
-        """The stream was processed to its end: nothing is left to take up."""
-        self._path.unlink(missing_ok=True)
-
 
 def _read(path: Path) -> tuple[str, int]:
     try:
-        stream, done = path.read_text().split()
+        stream, done = path.read_text().split() or ("", "0")
         return stream, int(done)
     except (OSError, ValueError):
         raise ConfigurationError(

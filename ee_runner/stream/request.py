@@ -61,8 +61,9 @@ def of_options(resolved: Resolved) -> Request:
     given = dict(_given(resolved))
     if resolved.values["only_transmit_kwargs"]:
         directory = Path(resolved.values["private_data_dir"] or "").absolute()
-        ident = resolved.values["ident"]
-        return _request(str(ident), directory, {**given, "ident": str(ident)}, {})
+        ident = str(resolved.values["ident"])
+        playbook = {"playbook": _one_or_all(given["playbook"])} if "playbook" in given else {}
+        return _request(ident, directory, {**given, **playbook, "ident": ident}, {})
     job = content(resolved)
     files: dict[str, bytes] = {}
     if resolved.values["project_dir"] is not None:
@@ -165,7 +166,12 @@ def _playbooks(playbooks: list[Any], job: Content) -> Any:
         _relative(Path(each), job.project_dir) if isinstance(each, str) and Path(each).is_absolute() else each
         for each in playbooks
     ]
-    return named[0] if len(named) == 1 and isinstance(named[0], str) else named
+    return _one_or_all(named)
+
+
+def _one_or_all(playbooks: list[Any]) -> Any:
+    """Return a single playbook's name as such: ansible-runner takes a list for plays."""
+    return playbooks[0] if len(playbooks) == 1 and isinstance(playbooks[0], str) else playbooks
 
 
 def _inventory(job: Content, files: dict[str, bytes]) -> Any:

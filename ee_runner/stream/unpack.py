@@ -531,7 +531,7 @@ class _Archive:
         head += yield from self._take(zipformat.central_length(head) - len(head))
         entry = zipformat.parse_central(head)
         told = self._hash(entry, offset=entry.offset, crc=entry.crc, size=entry.size, packed=entry.packed)
-        if told != self._told[number * len(told) :][: len(told)]:
+        if told != self._told[number * len(told) : (number + 1) * len(told)]:
             raise _refused(entry, "is not the same in the central directory as before its content", _AGAIN)
         self._job.settle(entry, kept_link=self._links.get(number))
 

@@ -10,7 +10,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from ee_runner.errors import ConfigurationError, StreamError
@@ -43,7 +43,7 @@ class Input:
         self._cancellation = cancellation or Cancellation()
         self.silence = silence
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Generator[bytes, None, None]:
         """Yield what comes, until the other end closes."""
         descriptor = _plain_descriptor(self._source)
         with contextlib.ExitStack() as stack:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,7 @@ import pytest
 
 from ee_runner import cleanup
 from ee_runner.engines import labels
+from ee_runner.errors import ConfigurationError
 from ee_runner.names import container_name
 from tests.engines.conftest import ENGINES
 from tests.engines.place import CONTAINERS, Place
@@ -49,27 +51,35 @@ def image_of(place: Place) -> str:
 
 
 def names_of(place: Place, name: str) -> set[str]:
-    return {line.rpartition(":")[2] for line in engine(place, "images", "--format", "{{.Tag}}", name).split()}
+    """Return the tags of a repository; podman lists an image's other names too."""
+    names = engine(place, "images", "--format", "{{.Repository}}:{{.Tag}}", name).split()
+    return {tag for repository, _, tag in (each.rpartition(":") for each in names) if repository == name}
 
 
-@pytest.fixture
-def repository(contained: Place) -> Iterator[str]:
-    """A name for images of a test; an image that was made under it goes at the end, whatever its names are then."""
-    name = f"localhost/ee-cleanup-{os.urandom(4).hex()}"
-    before = set(engine(contained, "images", "--all", "--quiet", "--no-trunc").split())
-    yield name
-    for made in set(engine(contained, "images", "--all", "--quiet", "--no-trunc").split()) - before:
-        contained.command([contained.engine, "rmi", "-f", made])
+def end(place: Place, container: str) -> None:
+    """End a container that is deaf to SIGTERM at once."""
+    for words in (("kill", container), ("rm", "--force", container)):
+        place.command([place.engine, *words])
 
 
 # Images
 
 
 @pytest.fixture
+def repository(contained: Place) -> Iterator[str]:
+    """A name for images of a test; an image that was made under it goes at the end, whatever its names are then."""
+    name = f"localhost/ee-cleanup-{os.urandom(4).hex()}"
+    yield name
+    listing = engine(contained, "images", "--all", "--quiet", "--no-trunc", "--filter", f"label={name}")
+    for made in set(listing.split()):
+        contained.command([contained.engine, "rmi", "--force", made])
+
+
+@pytest.fixture
 def image(contained: Place, repository: str) -> str:
     """The name of an image of the test's own."""
     made = engine(contained, "create", image_of(contained), "true")
-    engine(contained, "commit", made, f"{repository}:one")
+    engine(contained, "commit", "--change", f"LABEL {repository}=test", made, f"{repository}:one")
     engine(contained, "rm", made)
     return f"{repository}:one"
 
@@ -98,7 +108,7 @@ def test_a_running_container_keeps_its_image(contained: Place, repository: str, 
         engine(contained, "exec", container, "true")
         engine(contained, "image", "inspect", identifier)
     finally:
-        engine(contained, "rm", "--force", container)
+        end(contained, container)
         contained.command([contained.engine, "rmi", identifier])
 
 
@@ -112,9 +122,22 @@ def own_podman(root: Path) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def own_docker(root: Path) -> Iterator[dict[str, str]]:
-    """Give the variables of a daemon of the test's own, so that pruning takes nobody's images."""
+    """Give the variables of a daemon of the test's own, so that pruning takes nobody's images.
+
+    It has a network of its own too: it would take the bridge of the machine's daemon away.
+    """
     variables = {"DOCKER_HOST": f"unix://{root}/docker.sock"}
-    argv = ["dockerd", "--host", variables["DOCKER_HOST"], "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+    argv = [
+        "unshare",
+        "--net",
+        "dockerd",
+        "--host",
+        variables["DOCKER_HOST"],
+        "--data-root",
+        f"{root}/data",
+        "--exec-root",
+        f"{root}/exec",
+    ]
     argv += ["--pidfile", f"{root}/pid", "--bridge", "none", "--iptables=false", "--storage-driver", "vfs"]
     ready = ["env", *(f"{name}={value}" for name, value in variables.items()), "docker", "info"]
 
@@ -125,22 +148,27 @@ def own_docker(root: Path) -> Iterator[dict[str, str]]:
         yield variables
 
 
+def archive(directory: Path, text: str) -> str:
+    """Write the archive of a tiny image."""
+    with tarfile.open(directory / f"{text}.tar", "w") as tar:
+        file = tarfile.TarInfo("file")
+        file.size = len(text)
+        tar.addfile(file, io.BytesIO(text.encode()))
+    return f"{directory}/{text}.tar"
+
+
 @pytest.mark.parametrize("contained", WITH_ONE_USER, indirect=True)
 def test_images_without_a_name_are_pruned(contained: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = contained.root / "store.tar"
-    with tarfile.open(store, "w") as tar:
-        file = tarfile.TarInfo("file")
-        file.size = 4
-        tar.addfile(file, io.BytesIO(b"text"))
     own = own_docker if contained.name == "docker" else own_podman
     with own(contained.root) as variables:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        engine(contained, "import", str(store), "localhost/ee-cleanup:named")
+        first = engine(contained, "import", archive(contained.root, "one"), "localhost/ee-cleanup:named")
         assert clean(contained, image_prune=True) == ["(changed: False)"]
-        image = engine(contained, "import", str(store), "localhost/ee-cleanup:named")
+        second = engine(contained, "import", archive(contained.root, "two"), "localhost/ee-cleanup:named")
         assert clean(contained, image_prune=True) == ["Pruned images", "(changed: True)"]
-        engine(contained, "image", "inspect", image)
+        listed = engine(contained, "images", "--all", "--quiet", "--no-trunc")
+        assert (first in listed, second in listed) == (False, True)
         monkeypatch.undo()
 
 
@@ -152,12 +180,12 @@ def container_of(place: Place, directory: Path, **other: str) -> Iterator[str]:
     """Run a container with the labels of a job of this process, or with others."""
     ident = f"job-{os.urandom(4).hex()}"
     marks = {**labels.of_job(ident, directory), **other}
-    words = ["--name", container_name(ident), "--rm", "--init", *labels.options(marks)]
+    words = ["--name", container_name(ident), "--rm", *labels.options(marks)]
     container = engine(place, "run", "--detach", *words, image_of(place), "sleep", "100")
     try:
         yield container
     finally:
-        place.command([place.engine, "rm", "--force", container])
+        end(place, container)
 
 
 def test_a_directory_stays_while_a_container_of_it_runs_and_no_longer(contained: Place) -> None:
@@ -205,16 +233,10 @@ def programs(place: Place, *names: str) -> Path:
     directory = place.root / "bin"
     directory.mkdir()
     for name in names:
-        (directory / name).symlink_to(engine_program(name))
+        found = shutil.which(name)
+        assert found is not None
+        (directory / name).symlink_to(found)
     return directory
-
-
-def engine_program(name: str) -> str:
-    import shutil
-
-    found = shutil.which(name)
-    assert found is not None
-    return found
 
 
 @pytest.mark.parametrize("contained", [name for name in ENGINES if name == "podman-rootless"], indirect=True)
@@ -238,7 +260,5 @@ def test_in_a_container_a_node_has_what_the_container_has(contained: Place) -> N
 
 
 def test_an_engine_without_images_is_no_place_to_remove_them_from() -> None:
-    from ee_runner.errors import ConfigurationError
-
     with pytest.raises(ConfigurationError, match="bwrap has no images"):
         cleanup.run(remove_images=["a"], executable="bwrap", say=print)

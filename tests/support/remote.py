@@ -49,7 +49,7 @@ class Ends:
     peer: Venv
     home: Path
 
-    def cli(self, side: str, *arguments: str | Path, stdin: bytes = b"") -> Done:
+    def command(self, side: str, *arguments: str | Path, stdin: bytes = b"") -> Done:
         """Run a subcommand."""
         return self._done([self._python(side), "-m", "ansible_runner", *map(str, arguments)], stdin)
 

@@ -191,7 +191,7 @@ class TestBase64:
         assert f"{found} was found where the base64 text of the archive goes on" in message
 
     def test_padding_is_needed_where_the_size_says_so(self) -> None:
-        assert "'AAAA' was found" in problem(b'{"zipfile": 4}\nAAAAAAAA')
+        assert "after 3 of 4 bytes: 'AAAA' was found" in problem(b'{"zipfile": 4}\nAAAAAAAA')
 
     def test_what_is_good_before_a_foreign_character_is_given(self) -> None:
         decoder = StreamDecoder()
@@ -332,7 +332,10 @@ class TestSealedLines:
         line = json.dumps({"event": "keepalive", "counter": 0, "uuid": 0, "ee_runner": words}).encode() + b"\n"
         assert read(before + line)[-1] == Noise(line, len(line))
 
-    def test_what_an_event_says_is_never_taken_for_a_seal_or_a_greeting(self) -> None:
+    def test_what_a_record_says_is_never_taken_for_a_seal_or_a_greeting(self) -> None:
+        own = {"version": 1, "seq": 1, "crc": "00000000"}
+        end = {"eof": True, "ee_runner": own}
+        assert read(HELLO, *encode((Kind.END, end)))[1:] == [Record(Kind.END, end, 1)]
         quoted = HELLO.decode() + encode((Kind.EVENT, EVENT))[0].decode()
         body = {"event": "verbose", "stdout": quoted, "event_data": {"res": json.loads(HELLO), "ee_runner": 1}}
         for sealed in (False, True):

@@ -25,6 +25,9 @@ from .processes import all_pids, alive, signal_if_alive, wait_until
 END = ("transmit", "worker", "process")
 SHARED_MEMORY = Path("/dev/shm")
 VARIABLE = "EE_RUNNER_CHAIN"
+OF_ANSIBLE = ("ANSIBLE_HOME", "ANSIBLE_LOCAL_TEMP", "ANSIBLE_REMOTE_TEMP", "ANSIBLE_ASYNC_DIR")
+"""Where Ansible keeps what it leaves when it is killed."""
+
 TERMINAL = frozenset({"successful", "failed", "canceled", "timeout", "error"})
 
 _INVENTORY = """\
@@ -178,9 +181,13 @@ class Chain:
         return any(child.pid == pid for child in self.ends.values())
 
     def _files(self) -> list[Path]:
-        """Return the temporary files and directories, those in shared memory by the pids in their names."""
-        in_memory = (SHARED_MEMORY.glob(f"ee_runner_{pid}_*") for pid in self.seen)
-        return [*(self.root / "tmp").iterdir(), *(path for each in in_memory for path in each)]
+        """Return temporary files and directories, those in shared memory by the pids in their names.
+
+        What Ansible's modules have in TMPDIR while they run stays there when they are killed; that is Ansible's.
+        """
+        of_ansible = ("ansible_", "ansible-")
+        found = [path for path in (self.root / "tmp").iterdir() if not path.name.startswith(of_ansible)]
+        return [*found, *(path for pid in self.seen for path in SHARED_MEMORY.glob(f"ee_runner_{pid}_*"))]
 
 
 @contextmanager
@@ -235,6 +242,7 @@ def _connect(chain: Chain, commands: Mapping[str, Sequence[str]]) -> None:
     environment = {
         **os.environ,
         VARIABLE: chain.mark,
+        **{name: str(chain.root / "home" / name.lower()) for name in OF_ANSIBLE},
         "HOME": str(chain.root / "home"),
         "TMPDIR": str(chain.root / "tmp"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -50,6 +50,7 @@ _HOMES = {
 }
 # Programs write `import ansible_runner` and go on with `ansible_runner.interface.run`.
 _MODULES = (
+    "cleanup",
     "config",
     "defaults",
     "exceptions",

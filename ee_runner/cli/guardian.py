@@ -33,9 +33,6 @@ _HEEDED = (*_PASSED_ON, signal.SIGCHLD)
 _SAME = 0.25
 """Seconds within which a signal that comes twice is one: timeout(1) sends to the process, and to its group."""
 
-_ORDERLY = 8.0
-"""Seconds that a worker whose front is gone has to end its job and itself."""
-
 _PATIENCE = 1.0
 """Seconds that stderr may take to accept the last line."""
 
@@ -54,6 +51,7 @@ def guarded(work: Callable[[Ward], int]) -> int:
     older = orphans.children()
     mask = _quiet()
     try:
+        orphans.adopt()
         wires = _Wires.laid()
         guardian = os.fork()
     except OSError as error:
@@ -67,6 +65,7 @@ def _second(work: Callable[[Ward], int], above: _Wires, mask: set[int]) -> int:
     """Be the guardian, with the worker below."""
     os.setsid()
     try:
+        orphans.adopt()
         wires = _Wires.laid()
         worker = os.fork()
     except OSError as error:
@@ -121,7 +120,6 @@ class _Guard:
         """Guard the child to its end and return its exit code; `older` children are none of its."""
         self._let_go()
         self._listen()
-        orphans.adopt()
         while self._status is None:
             self._look()
         self._hear()
@@ -183,7 +181,7 @@ class _Guard:
         self._abandoned = True
         os.close(self._life)
         self._send(signal.SIGCONT)
-        self._kill_at = time.monotonic() + _ORDERLY
+        self._kill_at = time.monotonic() + remains.ORDERLY
 
     def _reap(self) -> None:
         """Take leave of all children that have ended: orphans come here too, and in a container everything does."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _SUBREAPER = 36
@@ -15,6 +16,8 @@ _ARGUMENTS = slice(45, 47)
 
 _LOOK = 0.05
 """Seconds between two looks at all processes."""
+
+_BREATH = 0.002
 
 
 def adopt() -> None:
@@ -40,8 +43,7 @@ def children() -> frozenset[int]:
     """Return the children of this process: there are some when a shell has started them and then become this."""
     if _childless():  # nearly always, and all of /proc takes longer
         return frozenset()
-    own = os.getpid()
-    return frozenset(pid for pid, parent in _parents().items() if parent == own)
+    return frozenset(_own())
 
 
 def ended() -> Iterator[tuple[int, int]]:
@@ -51,20 +53,47 @@ def ended() -> Iterator[tuple[int, int]]:
             yield child
 
 
-def end(older: frozenset[int], *, numbers: Iterable[int], patience: float) -> set[int]:
-    """Send each descendant these signals once, also those born meanwhile, and return which were met.
+def await_end(pid: int, *, patience: float) -> None:
+    """Wait so many seconds for a process that may have come to this one as an orphan; it must not stand still."""
+    deadline = time.monotonic() + patience
+    if pid in _own():
+        _send(pid, signal.SIGCONT)
+    while not _childless() and pid in _own() and time.monotonic() < deadline:
+        time.sleep(_BREATH)
 
-    Returns when none is left or the patience (seconds) is over. `older` children are left alone, and all below them.
+
+def ask(older: frozenset[int], *, patience: float) -> set[int]:
+    """Send each descendant SIGTERM once and wake it, until none is left or the patience is over; return those met.
+
+    The patience is in seconds. `older` children are left alone, and all below them.
     """
     met: set[int] = set()
     deadline = time.monotonic() + patience
     while (found := alive(older)) and time.monotonic() < deadline:
         for pid in found - met:
-            for number in numbers:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
+            _send(pid, signal.SIGTERM)
+            _send(pid, signal.SIGCONT)
         met |= found
         _wait(min(time.monotonic() + _LOOK, deadline))
+    return met
+
+
+def kill(older: frozenset[int], *, patience: float) -> set[int]:
+    """Send SIGKILL to the descendants until none is left; else as `ask`.
+
+    Between two looks at all of them come many at the children alone: an orphan comes to this process, and so one that
+    forks and ends, again and again, does not get away.
+    """
+    met: set[int] = set()
+    deadline = time.monotonic() + patience
+    while (found := alive(older)) and time.monotonic() < deadline:
+        look_again = min(time.monotonic() + _LOOK, deadline)
+        while found and time.monotonic() < look_again:
+            for pid in found:
+                _send(pid, signal.SIGKILL)
+            met |= found
+            _wait(min(time.monotonic() + _BREATH, look_again))
+            found = _own() - older
     return met
 
 
@@ -77,9 +106,14 @@ def alive(older: frozenset[int]) -> set[int]:
     return _descendants(older) or (set() if _childless() else _descendants(older))
 
 
+def _send(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
 def _wait(deadline: float) -> None:
     while not _childless() and time.monotonic() < deadline:
-        time.sleep(0.005)
+        time.sleep(_BREATH)
 
 
 def _childless() -> bool:
@@ -103,6 +137,15 @@ def _descendants(older: frozenset[int]) -> set[int]:
         found |= members
         waiting |= members
     return found
+
+
+def _own() -> set[int]:
+    """Return the children of this process, zombies too."""
+    own = os.getpid()
+    try:
+        return set(map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split()))
+    except OSError:  # a kernel without it
+        return {pid for pid, parent in _parents().items() if parent == own}
 
 
 def _parents() -> Mapping[int, int]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ee_runner.cli import orphans
+
+ORDERLY = 8.0
+"""Seconds that a worker has to end its job and itself when one of its guards has been killed."""
 
 _GRACE = 2.0
 """Seconds that what is left has to end by itself after SIGTERM."""
@@ -40,6 +42,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._buffer = b""
+        self.worker = 0
         self._paths: dict[str, str] = {}
         self._prefixes: set[tuple[str, str]] = set()
         self.containers: dict[str, dict[str, str]] = {}
@@ -52,7 +55,9 @@ class Claims:
             self._buffer = self._buffer[end:]
 
     def _note(self, verb: str, subject: str, *more: str) -> None:
-        if verb == "owns":
+        if verb == "is":
+            self.worker = int(subject)
+        elif verb == "owns":
             self._paths[subject] = more[0]
         elif verb == "released":
             self._paths.pop(subject, None)
@@ -78,15 +83,17 @@ def identity(found: os.stat_result) -> str:
 def clean(claims: Claims, *, older: frozenset[int] = frozenset()) -> str:
     """End and remove all that is left below this process, and say so in words; empty when there was nothing.
 
-    `older` children are left alone, and all below them. Processes are asked first, for an engine's client takes its
-    container along, and killed when the engine has had its turn.
+    `older` children are left alone, and all below them. A worker that still runs knows that it is to end, and has the
+    first turn. Other processes are asked first, for an engine's client takes its container along, and killed when the
+    engine has had its turn.
     """
     failures: list[str] = []
     engines = [_Engine(name, own, failures) for name, own in claims.containers.items()]
-    processes = orphans.end(older, numbers=(signal.SIGTERM, signal.SIGCONT), patience=_GRACE)
+    orphans.await_end(claims.worker, patience=ORDERLY)
+    processes = orphans.ask(older, patience=_GRACE)
     for engine in engines:
         engine.remove()
-    processes |= orphans.end(older, numbers=(signal.SIGKILL,), patience=_KILL_TIME)
+    processes |= orphans.kill(older, patience=_KILL_TIME)
     if processes:
         for engine in engines:
             engine.remove_late()

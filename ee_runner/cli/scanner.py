@@ -27,15 +27,18 @@ def split(argv: Sequence[str], subcommands: Collection[str]) -> tuple[list[str],
 
 
 def joined(words: Iterable[str]) -> list[str]:
-    """Return the words with values that may begin with a dash tied to their option, as argparse wants them."""
+    """Return the words as argparse wants them: values that may begin with a dash tied to their option, lists not."""
     result: list[str] = []
     pending = ""
     for word in words:
+        flag, equals, text = word.partition("=")
         if pending:
             result.append(f"{pending}={word}" if pending.startswith("--") else pending + word)
             pending = ""
         elif word in BY_FLAG and BY_FLAG[word].dashed:
             pending = word
+        elif equals and flag in BY_FLAG and BY_FLAG[flag].style is Style.MANY:
+            result += [flag, text]
         else:
             result.append(word)
     return [*result, pending] if pending else result

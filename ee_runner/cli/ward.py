@@ -23,6 +23,7 @@ class Ward:
         self._lock = threading.RLock()  # a signal handler may tell something too
         self._abandoned = False
         self._callback: Callable[[], None] = _end_in_order
+        self._tell("is", str(os.getpid()))
         threading.Thread(target=self._watch, name="guardian's end", daemon=True).start()
 
     def owns(self, path: Path) -> None:

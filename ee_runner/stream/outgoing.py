@@ -112,8 +112,9 @@ class Outgoing:
         return b"" if self._ended else self._encoder.keepalive()
 
     def gone(self) -> None:
-        """Take note that the reader has gone."""
-        self._fail(StreamError("Nobody reads the results any more: the other end has gone."))
+        """Take note that the reader has gone; one that goes after the END has got all."""
+        if not self._ended:  # if it is not written yet, writing it tells
+            self._fail(StreamError("Nobody reads the results any more: the other end has gone."))
 
     def close(self) -> None:
         """Let the journal end; one that can not be written says so in the log."""

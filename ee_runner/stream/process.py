@@ -165,7 +165,7 @@ class Processor(Results):
                 if progress.is_new(record, known=incoming.hello is not None):
                     self._take(record, incoming, store=store, distributor=distributor, unpacking=unpacking)
                     progress.did(record)
-                elif record.kind is Kind.STATUS:
+                elif record.kind is Kind.STATUS and isinstance(record.body, Mapping):
                     self._learn(dict(record.body), incoming)
             self._note_cache(incoming.hello)
             progress.finish()

@@ -363,7 +363,7 @@ class Links:
         real = len(place)  # so many parts are known to be directories
         for part in target.split(b"/"):
             if part == b"..":
-                if len(place) > real and not self._is_directory(b"/".join(place)):
+                if len(place) > real and not stat.S_ISDIR(self._tree.mode_of(b"/".join(place))):
                     reason = f"goes up again from {shown(b'/'.join(place))}, which is no directory there"
                     raise _leads_out(name, target, reason)
                 self._climb(place, name, target)
@@ -396,9 +396,6 @@ class Links:
                 "Leave such links out."
             )
         return self._links.get(path) or self._existing(path)
-
-    def _is_directory(self, path: bytes) -> bool:
-        return path not in self._links and stat.S_ISDIR(self._tree.mode_of(path))
 
     def _climb(self, place: list[bytes], name: bytes, target: bytes) -> None:
         if not place:

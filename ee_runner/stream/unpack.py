@@ -466,9 +466,11 @@ class _Archive:
         self._sink = sink = self._job.admit(entry)
         packed = 0
         if not entry.absent:
-            packed = yield from (self._stored(entry) if entry.method == zipformat.STORED else self._inflated(entry))
+            packed = yield from (self._inflated if entry.method == zipformat.DEFLATED else self._stored)(entry, sink)
         if entry.streamed:
-            yield from self._read_descriptor(entry, packed)
+            data = yield from self._take(zipformat.descriptor_length(entry))
+            if zipformat.parse_descriptor(data, wide=entry.wide) != (sink.crc, packed, sink.size):
+                raise _damaged(entry)
         sink.end()
         self._sink = None
         self.position = f"after the entry {shown(entry.name)}"
@@ -477,7 +479,7 @@ class _Archive:
         size = entry.size if entry.absent else sink.size
         self._told += self._hash(entry, offset=offset, crc=sink.crc, size=size, packed=packed)
 
-    def _stored(self, entry: Entry) -> _Steps[int]:
+    def _stored(self, entry: Entry, sink: Sink) -> _Steps[int]:
         left = entry.size
         while left:
             piece = self._some(min(left, _PIECE * 4))
@@ -485,10 +487,10 @@ class _Archive:
                 yield
                 continue
             left -= len(piece)
-            self._sink_write(piece, len(piece))
+            sink.write(piece, packed=len(piece))
         return entry.size
 
-    def _inflated(self, entry: Entry) -> _Steps[int]:
+    def _inflated(self, entry: Entry, sink: Sink) -> _Steps[int]:
         packed = 0
         inflater = zlib.decompressobj(-15)
         while not inflater.eof and (entry.streamed or packed < entry.packed):
@@ -497,34 +499,12 @@ class _Archive:
                 yield
                 continue
             packed += len(piece)
-            self._inflate(inflater, piece, entry)
+            _inflate(inflater, piece, entry, sink)
         unused = len(inflater.unused_data)
         if not inflater.eof or (not entry.streamed and (unused or packed != entry.packed)):
             raise _refused(entry, "is not compressed into the bytes that it announces")
         self._place -= unused
         return packed - unused
-
-    def _inflate(self, inflater: zlib._Decompress, piece: memoryview, entry: Entry) -> None:
-        data: bytes | memoryview = piece
-        inflated = bytes(_PIECE)
-        while not inflater.eof and (data or len(inflated) == _PIECE):
-            try:
-                inflated = inflater.decompress(data, _PIECE)
-            except zlib.error:
-                raise _refused(entry, "can not be decompressed") from None
-            rest = inflater.unconsumed_tail
-            self._sink_write(inflated, len(data) - len(rest) - len(inflater.unused_data))
-            data = rest
-
-    def _sink_write(self, data: bytes | memoryview, packed: int) -> None:
-        if self._sink is not None:
-            self._sink.write(data, packed=packed)
-
-    def _read_descriptor(self, entry: Entry, packed: int) -> _Steps[None]:
-        data = yield from self._take(zipformat.descriptor_length(entry))
-        found = zipformat.parse_descriptor(data, wide=entry.wide)
-        if self._sink is not None and found != (self._sink.crc, packed, self._sink.size):
-            raise _damaged(entry)
 
     def _read_central(self, signature: bytes, number: int) -> _Steps[None]:
         head = signature + (yield from self._take(zipformat.CENTRAL_SIZE - len(signature)))
@@ -566,6 +546,20 @@ class _Archive:
 
 _FOLLOWED = "More bytes follow the end of the archive. Send it again."
 _AGAIN = "Send it again; if it stays so, its sender is to blame."
+
+
+def _inflate(inflater: zlib._Decompress, piece: memoryview, entry: Entry, sink: Sink) -> None:
+    """Give the sink what a piece of a compressed content inflates to, in small pieces."""
+    data: bytes | memoryview = piece
+    inflated = bytes(_PIECE)
+    while not inflater.eof and (data or len(inflated) == _PIECE):
+        try:
+            inflated = inflater.decompress(data, _PIECE)
+        except zlib.error:
+            raise _refused(entry, "can not be decompressed") from None
+        rest = inflater.unconsumed_tail
+        sink.write(inflated, packed=len(data) - len(rest) - len(inflater.unused_data))
+        data = rest
 
 
 def _unknown(entry: Entry) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -40,7 +41,7 @@ PLAYBOOK = """\
     - name: environment
       debug: {msg: "{{ lookup('env', 'GREETING') }}"}
     - name: empty
-      command: rmdir '{{ playbook_dir }}/empty'
+      command: test -d '{{ playbook_dir }}/empty'
     - name: figures
       set_stats: {data: {figure: 3}}
 """
@@ -52,7 +53,6 @@ FAILING = """\
 - name: failing
   hosts: two
   gather_facts: false
-  vars: {ansible_connection: local, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
   tasks:
     - name: fails
       fail: {msg: on purpose}
@@ -67,6 +67,20 @@ PROMPTING = """\
     - name: repeats
       debug: {msg: "{{ word }} {{ inventory_hostname }} {{ figure }}"}
 """
+NAMES = """\
+- name: names
+  hosts: all
+  gather_facts: false
+  vars: {ansible_connection: local, ansible_python_interpreter: "{{ ansible_playbook_python }}"}
+  tasks:
+    - name: reads what has no name in UTF-8
+      shell: cat '{{ playbook_dir }}'/[!a-z]*
+      register: found
+      changed_when: false
+    - name: says it
+      debug: {msg: "{{ inventory_hostname }} {{ found.stdout }}"}
+"""
+OTHER = "- debug: {msg: other}\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +121,7 @@ JOBS = {
             "module": "command",
             "module_args": "echo ünder",
             "host_pattern": "one",
-            "inventory": "inventory/hosts",
+            "inventory": "hosts",
             "only_transmit_kwargs": True,
         },
         {"inventory/hosts": INVENTORY},
@@ -117,15 +131,20 @@ JOBS = {
         {
             "role": "greeter",
             "role_vars": {"word": "from the vars of the role"},
+            "role_skip_facts": True,
             "hosts": "one",
-            "inventory": "inventory/hosts",
+            "inventory": INVENTORY,
         },
-        {"inventory/hosts": INVENTORY, "roles/greeter/tasks/main.yml": ROLE, "roles/greeter/vars/main.yml": "greeting: hi"},
+        {"project/roles/greeter/tasks/main.yml": ROLE, "project/roles/greeter/vars/main.yml": "greeting: hi"},
     ),
-    "failing": Job({"playbook": "failing.yml", "inventory": "one,two"}, {"project/failing.yml": FAILING}),
+    "failing": Job({"playbook": "failing.yml"}, {"project/failing.yml": FAILING, "inventory/hosts": INVENTORY}),
 }
 COMMANDS = ("failing",)
 """Jobs whose ends are the command; those of the others are programs that call the library."""
+
+
+_PLAYS = re.compile(r"(?:<worker>/project/)?(?:main\.json|\.ee_runner_[0-9a-f]+\.yml)")
+"""A play that is no file of the project is put into one, which has a name of its own on each side."""
 
 
 def directory(place: Path, files: Mapping[str, str]) -> Path:
@@ -152,7 +171,8 @@ class Recording:
     processed: dict[Mix, Done] = field(default_factory=dict)
 
     def source(self, transmit: str) -> Path:
-        return self.root / f"source-{transmit}"
+        """The directory as it was sent; it is elsewhere then, as if on another host."""
+        return self.root / f"sent-{transmit}"
 
     def worked_in(self, transmit: str, worker: str) -> Path:
         return self.root / f"worker-{transmit}-{worker}"
@@ -171,7 +191,12 @@ class Recording:
             self.processed.update(zip(MIXES, pool.map(self.process, MIXES), strict=True))
 
     def request(self, side: str) -> Done:
-        place = directory(self.source(side), self.job.files)
+        place = directory(self.root / side, self.job.files)
+        done = self.transmit(side, place)
+        place.rename(self.source(side))
+        return done
+
+    def transmit(self, side: str, place: Path) -> Done:
         keywords = {"private_data_dir": str(place), "ident": "job", **self.job.keywords}
         return self.ends.library(side, "transmit", place.with_suffix(".json"), keywords)
 
@@ -202,19 +227,22 @@ class Recording:
             "stdout": [line for line in (artifacts / "stdout").read_text().splitlines() if line],
             **{name: (artifacts / name).read_text() for name in ("rc", "status", "stderr")},
         }
-        return Comparable(worker=self.worked_in(*mix[:2]), process=self.processed_in(mix)).of(document)
+        observed = Comparable(worker=self.worked_in(*mix[:2]), process=self.processed_in(mix)).of(document)
+        return json.loads(_PLAYS.sub("<play>", json.dumps(observed)))
 
 
 class OfCommands(Recording):
     """The same by the command: the worker has a temporary directory, and the results are processed without an ident."""
 
+    def worked_in(self, transmit: str, worker: str) -> Path:
+        lines = self.results[transmit, worker].output.splitlines()
+        return Path(next(json.loads(line)["cwd"] for line in lines if b'"starting"' in line)).parent
+
     def artifacts(self, mix: Mix) -> Path:
         return self.processed_in(mix) / "artifacts"
 
-    def request(self, side: str) -> Done:
-        place = directory(self.source(side), self.job.files)
-        options = [word for name, value in self.job.keywords.items() for word in (f"--{name}", value)]
-        return self.ends.command(side, "transmit", place, *options)
+    def transmit(self, side: str, place: Path) -> Done:
+        return self.ends.command(side, "transmit", place, "--playbook", self.job.keywords["playbook"], "--ident", "job")
 
     def result(self, transmit: str, worker: str) -> Done:
         return self.ends.command(worker, "worker", stdin=self.requests[transmit].output)
@@ -224,11 +252,11 @@ class OfCommands(Recording):
 
 
 def _comparable(kind: str, *what: Any) -> list[Any]:
-    """Leave out how an end calls Ansible: where its own files are, what it sets in the environment."""
+    """Leave out how an end calls Ansible: where its own files are, what it sets in the environment, where it runs."""
     if kind != "status":
         return [kind, *what]
     data, _command, cwd, _env = what
-    return [kind, {**dict.fromkeys(data), "status": data["status"]}, cwd]
+    return [kind, {**dict.fromkeys(data), "status": data["status"]}, cwd.removesuffix("/project")]
 
 
 @pytest.fixture(scope="module")
@@ -248,3 +276,103 @@ def recording(request: pytest.FixtureRequest, ends: Ends, tmp_path_factory: pyte
 @pytest.mark.parametrize("mix", MIXES, ids="|".join)
 def test_every_mix_gives_the_same(recording: Recording, mix: Mix) -> None:
     assert recording.observed(mix) == recording.observed((THEIRS, THEIRS, THEIRS))
+
+
+def test_an_end_of_ours_ends_as_the_job_does(recording: Recording) -> None:
+    for mix, done in recording.processed.items():
+        rc = int((recording.artifacts(mix) / "rc").read_text())
+        if isinstance(recording, OfCommands):
+            assert (rc, recording.results[mix[:2]].rc, done.rc) == (2, 2, 2 if mix[2] == OURS else 0)
+        else:
+            assert (rc, done.report["rc"]) == (0, 0 if mix[2] == OURS else None)
+
+
+def test_our_ends_have_nothing_to_complain_of(recording: Recording) -> None:
+    ours = [recording.requests[OURS]]
+    ours += [done for pair, done in recording.results.items() if pair[1] == OURS]
+    ours += [done for mix, done in recording.processed.items() if mix[2] == OURS]
+    assert {done.errors for done in ours} == {""}
+
+
+def test_what_our_ends_write_is_for_the_user_alone(recording: Recording) -> None:
+    for transmit in SIDES:
+        for name, found in tree(recording.processed_in((transmit, OURS, OURS))).items():
+            assert found.split()[:2] in (["directory", "700"], ["file", "600"]), name
+
+
+def test_our_worker_has_what_was_sent_and_the_artifacts_and_nothing_else(recording: Recording) -> None:
+    for transmit in SIDES:
+        place = recording.worked_in(transmit, OURS)
+        if isinstance(recording, OfCommands):
+            assert not place.exists()
+            continue
+        sent, found = tree(recording.source(transmit)), tree(place)
+        unsent = {name for name in found if name not in sent and name.split("/")[0] != "artifacts"}
+        assert unsent <= {"inventory", "inventory/.ee_runner_hosts", "inventory/.ee_runner_hosts.json"}
+        assert {name: found.get(name) for name in sent} == sent
+
+
+def carried(ends: Ends, place: Path, worker: str, keywords: Mapping[str, Any]) -> Done:
+    """Send a job with our end, have it done where nothing else is, and process it with our end."""
+    (place / "worker").mkdir(parents=True)
+    request = ends.library(OURS, "transmit", place / "1.json", {"ident": "job", **keywords})
+    result = ends.library(
+        worker, "worker", place / "2.json", {"private_data_dir": str(place / "worker")}, request.output
+    )
+    return ends.library(OURS, "process", place / "3.json", {"private_data_dir": str(place)}, result.output)
+
+
+def shown(done: Done) -> list[str]:
+    events = [told[1] for told in done.report["told"] if told[0] == "event"]
+    return [event["event_data"]["res"]["msg"] for event in events if event["event"] == "runner_on_ok"]
+
+
+def test_our_ends_carry_names_and_inventories_that_ansible_runner_fails_on(ends: Ends, tmp_path: Path) -> None:
+    source = directory(tmp_path / "source", {"project/site.yml": NAMES})
+    (source / os.fsdecode(b"project/\xff")).write_text("found")
+    keywords = {"private_data_dir": str(source), "playbook": "site.yml", "ident": "job"}
+    assert "UnicodeEncodeError" in ends.library(THEIRS, "transmit", tmp_path / "no", keywords).errors
+    done = carried(ends, tmp_path / "1", OURS, {**keywords, "inventory": ["one,two", "three,"]})
+    assert (shown(done), done.errors) == (["one found", "two found", "three found"], "")
+
+
+@pytest.mark.parametrize("worker", SIDES)
+def test_hosts_and_roles_of_a_request_of_ours_are_found_by_either_worker(
+    ends: Ends, tmp_path: Path, worker: str
+) -> None:
+    source = directory(
+        tmp_path / "source",
+        {
+            "roles/greeter/tasks/main.yml": ROLE,
+            "roles/greeter/meta/main.yml": "dependencies: [other]\n",
+            "more/other/tasks/main.yml": OTHER,
+        },
+    )
+    keywords = {
+        "private_data_dir": str(source),
+        "role": "greeter",
+        "role_vars": {"greeting": "hi"},
+        "role_skip_facts": True,
+        "roles_path": str(source / "more"),
+        "inventory": "one,two",
+        "extravars": LOCAL,
+    }
+    done = carried(ends, tmp_path / worker, worker, keywords)
+    assert (shown(done), done.errors) == (["other", "other", "hi none", "hi none"], "")
+
+
+def test_paths_of_a_request_without_files_are_those_of_the_worker(ends: Ends, tmp_path: Path) -> None:
+    source = directory(tmp_path / "source", {"project/site.yml": NAMES, "inventory/hosts": INVENTORY})
+    keywords = {
+        "private_data_dir": str(source),
+        "playbook": str(source / "project/site.yml"),
+        "inventory": str(source / "inventory/hosts"),
+        "only_transmit_kwargs": True,
+    }
+    for side in SIDES:
+        (kwargs,) = (
+            json.loads(line)["kwargs"]
+            for line in ends.library(side, "transmit", tmp_path / side, keywords).output.splitlines()
+            if b'"kwargs"' in line
+        )
+        assert (kwargs["playbook"], kwargs["inventory"]) == ("site.yml", "inventory/hosts")

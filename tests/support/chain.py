@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .processes import all_pids, alive, signal_if_alive, wait_until
+from .processes import alive, all_pids, parent, signal_if_alive, wait_until
 
 END = ("transmit", "worker", "process")
 SHARED_MEMORY = Path("/dev/shm")
@@ -49,7 +50,7 @@ PLAYBOOKS: Mapping[str, str] = {
     "async": f"{_PLAY}    - {{name: later, command: sleep 40, async: 600, poll: 0}}\n"
     "    - {name: stay, command: sleep 40}\n",
     "talkative": f"{_PLAY}    - name: talkative\n      debug: {{msg: \"{{{{ 'words ' * 20000 }}}}\"}}\n"
-    "      loop: \"{{ range(200) | list }}\"\n",
+    '      loop: "{{ range(200) | list }}"\n',
     "large": _PLAY + 2 * _NAP,
 }
 """Jobs of some seconds; those that stay are there for forty."""
@@ -67,7 +68,9 @@ class Setting:
         if self.client is None:
             return []
         listing = [self.client, "ps", "--all", "--filter", f"name={word}", "--format", "{{.Names}}"]
-        return subprocess.run(listing, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout.split()
+        return subprocess.run(
+            listing, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+        ).stdout.split()
 
 
 @dataclass(slots=True)
@@ -82,6 +85,8 @@ class Chain:
     """When each end was seen to have ended, of time.monotonic."""
     seen: set[int] = field(default_factory=set)
     """All pids of the chain that were ever met."""
+    results: int | None = None
+    """Where the output of the last end can be read; `hang_up` closes it."""
 
     @property
     def ident(self) -> str:
@@ -120,6 +125,27 @@ class Chain:
                 pids |= {name: below[0]} if below else {}
         return pids
 
+    def send(self, victim: str, number: signal.Signals) -> None:
+        """Send a signal to one of `victims`, all of which are noted as seen."""
+        self.running()
+        os.kill(self.victims()[victim], number)
+
+    def stop_worker(self) -> None:
+        """Have the worker stand still, from the top down, so that none of its processes is missed."""
+        for name in ("front", "guardian", "working"):
+            if (pid := self.victims().get(name)) is not None:
+                os.kill(pid, signal.SIGSTOP)
+                wait_until(lambda pid=pid: _state(pid) == "T", bound=30, what=f"stop of process {pid}")
+
+    def let_worker_go_on(self) -> None:
+        for pid in self.victims().values():
+            os.kill(pid, signal.SIGCONT)
+
+    def until_blocked(self, name: str, bound: float = 60) -> None:
+        """Wait until the pipe that an end, or one of the worker's processes, writes to is full."""
+        output = f"/proc/{self.victims()[name]}/fd/1"
+        wait_until(lambda: not _takes_more(output), bound=bound, what=f"a full pipe behind {name} of {self.ident}")
+
     def all_ended(self) -> bool:
         """Say whether the three ends have ended, and note when."""
         for name, child in self.ends.items():
@@ -139,7 +165,7 @@ class Chain:
     def left(self) -> list[str]:
         """Return what there still is of the chain, in words; nothing may be left when it has ended."""
         found = [f"process {pid}: {words}" for pid, words in self.running().items()]
-        found += [f"zombie {pid}" for pid in self.seen if _state(pid) == "Z" and not self._is_end(pid)]
+        found += [f"zombie {pid}" for pid in self.seen if self._is_zombie(pid)]
         found += [f"file {path}" for path in self._files()]
         return found or [
             *(f"container {name}" for name in self.setting.containers(self.mark)),
@@ -150,16 +176,21 @@ class Chain:
     def until_nothing_is_left(self, bound: float) -> list[str]:
         """Wait until all has ended and nothing is left; return what is left nevertheless."""
         deadline = time.monotonic() + bound
-        while True:
-            running = [] if self.all_ended() else [f"{name} has not ended" for name in self.ends if name not in self.ended]
-            if not (left := running or self.left()):
-                return []
-            if time.monotonic() > deadline:
-                return [*running, *self.left()]
+        while (late := time.monotonic() > deadline) or not self.all_ended() or self.left():
+            if late:
+                return [*(f"{name} has not ended" for name in self.ends if name not in self.ended), *self.left()]
             time.sleep(0.02)
+        return []
+
+    def hang_up(self) -> None:
+        """Close the reading end of the worker's results."""
+        if self.results is not None:
+            os.close(self.results)
+            self.results = None
 
     def clear(self) -> None:
         """End and remove all that is left, after a test that failed too."""
+        self.hang_up()
         for pid in {*(child.pid for child in self.ends.values() if child.poll() is None), *self.running()}:
             signal_if_alive(pid, signal.SIGKILL)
         for child in self.ends.values():
@@ -177,8 +208,9 @@ class Chain:
             signal_if_alive(pid, signal.SIGKILL)
         return found
 
-    def _is_end(self, pid: int) -> bool:
-        return any(child.pid == pid for child in self.ends.values())
+    def _is_zombie(self, pid: int) -> bool:
+        """Say whether a process waits for a parent of the chain; init's are init's, and the ends are reaped here."""
+        return _state(pid) == "Z" and parent(pid) not in (1, os.getpid())
 
     def _files(self) -> list[Path]:
         """Return temporary files and directories, those in shared memory by the pids in their names.
@@ -197,10 +229,12 @@ def chained(
     setting: Setting | None = None,
     options: Mapping[str, Sequence[str | Path]] | None = None,
     blob: Path | None = None,
+    processed: bool = True,
 ) -> Iterator[Chain]:
     """Start a chain; `options` are those of each end, `blob` is a file that becomes part of the project.
 
-    Whatever is left of it is ended and removed after the block.
+    Without `processed` there is no processing end, and `results` are the worker's. Whatever is left of the chain is
+    ended and removed after the block.
     """
     root = Path(tempfile.mkdtemp(prefix="chain-"))
     chain = Chain(root, uuid.uuid4().hex, setting or Setting())
@@ -208,12 +242,13 @@ def chained(
     given = {name: [*map(str, (options or {}).get(name, ()))] for name in END}
     try:
         job = [str(source), "-p", "site.yml", "-i", chain.ident, *map(str, chain.setting.options)]
-        results = [str(root / "results"), "-i", chain.ident]
-        _connect(chain, {
+        results = [str(root / "results"), "-i", chain.ident, "--quiet"]
+        commands = {
             "transmit": ["transmit", *job, *given["transmit"]],
             "worker": ["worker", *given["worker"]],
             "process": ["process", *results, *given["process"]],
-        })  # fmt: skip
+        }
+        _connect(chain, {name: words for name, words in commands.items() if processed or name != "process"})
         yield chain
     finally:
         chain.clear()
@@ -239,6 +274,23 @@ def _source(chain: Chain, playbook: str, blob: Path | None) -> Path:
 
 def _connect(chain: Chain, commands: Mapping[str, Sequence[str]]) -> None:
     """Start the ends, with a pipe from each to the next; standard errors go to files."""
+    environment = _environment(chain)
+    reading = os.open(os.devnull, os.O_RDONLY)
+    for name, words in commands.items():
+        then, writing = os.pipe()
+        with (chain.root / f"{name}.err").open("wb") as errors:
+            chain.ends[name] = subprocess.Popen(
+                [sys.executable, "-m", "ee_runner", *words],
+                stdin=reading, stdout=writing, stderr=errors,
+                env=environment, cwd=chain.root, start_new_session=True,
+            )  # fmt: skip
+        os.close(reading)
+        os.close(writing)
+        chain.results = reading = then
+    chain.seen |= {child.pid for child in chain.ends.values()}
+
+
+def _environment(chain: Chain) -> dict[str, str]:
     environment = {
         **os.environ,
         VARIABLE: chain.mark,
@@ -249,19 +301,7 @@ def _connect(chain: Chain, commands: Mapping[str, Sequence[str]]) -> None:
         "LC_ALL": "C.UTF-8",
     }
     environment.pop("XDG_RUNTIME_DIR", None)  # the per-run directory is in shared memory
-    reading = os.open(os.devnull, os.O_RDONLY)
-    for name, words in commands.items():
-        then, writing = os.pipe() if name != END[-1] else (-1, os.open(os.devnull, os.O_WRONLY))
-        with (chain.root / f"{name}.err").open("wb") as errors:
-            chain.ends[name] = subprocess.Popen(
-                [sys.executable, "-m", "ee_runner", *words],
-                stdin=reading, stdout=writing, stderr=errors,
-                env=environment, cwd=chain.root, start_new_session=True,
-            )  # fmt: skip
-        os.close(reading)
-        os.close(writing)
-        reading = then
-    chain.seen |= {child.pid for child in chain.ends.values()}
+    return environment
 
 
 def _marked(pid: int, mark: str) -> str | None:
@@ -279,6 +319,16 @@ def _state(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return ""
+
+
+def _takes_more(pipe: str) -> bool:
+    descriptor = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        poller = select.poll()
+        poller.register(descriptor, select.POLLOUT)
+        return bool(poller.poll(0))
+    finally:
+        os.close(descriptor)
 
 
 def _children(pid: int) -> list[int]:
@@ -303,4 +353,3 @@ def _is_free(directory: Path) -> bool:
         finally:
             os.close(descriptor)
     return True
-

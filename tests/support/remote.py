@@ -51,22 +51,26 @@ class Ends:
 
     def command(self, side: str, *arguments: str | Path, stdin: bytes = b"") -> Done:
         """Run a subcommand."""
-        return self._done([self._python(side), "-m", "ansible_runner", *map(str, arguments)], stdin)
+        return self._done(side, ["-m", "ansible_runner", *map(str, arguments)], stdin)
 
     def library(self, side: str, streamer: str, report: Path, keywords: Mapping[str, Any], stdin: bytes = b"") -> Done:
         """Run a program that calls `run` with these keywords."""
-        argv = [self._python(side), str(_PROGRAM), streamer, json.dumps(keywords), str(report)]
-        done = self._done(argv, stdin)
+        done = self._done(side, [str(_PROGRAM), streamer, json.dumps(keywords), str(report)], stdin)
         return Done(done.rc, done.output, done.errors, json.loads(report.read_text()) if report.exists() else {})
 
-    def _python(self, side: str) -> str:
-        return sys.executable if side == OURS else str(self.peer.bin / "python")
-
-    def _done(self, argv: Sequence[str], stdin: bytes) -> Done:
+    def _done(self, side: str, arguments: Sequence[str], stdin: bytes) -> Done:
+        python = sys.executable if side == OURS else str(self.peer.bin / "python")
         environment = self.peer.environment(self.home)
-        del environment["PYTHONPATH"]  # ours is installed where ours runs, theirs where theirs does
+        if side == THEIRS:
+            del environment["PYTHONPATH"]
         done = subprocess.run(
-            argv, input=stdin, cwd=self.home, env=environment, capture_output=True, check=False, timeout=120
+            [python, *arguments],
+            input=stdin,
+            cwd=self.home,
+            env=environment,
+            capture_output=True,
+            check=False,
+            timeout=120,
         )
         return Done(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 

@@ -209,3 +209,10 @@ def test_parsing_imports_nothing_heavy() -> None:
         "print([m for m in ('yaml', 'msgspec', 'rich', 'asyncio', 'importlib.metadata') if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
+
+
+def test_a_list_may_begin_behind_an_equals_sign() -> None:
+    parsed = parse(["worker", "cleanup", "--exclude-strings=awx_1_", "awx_2_", "--file-pattern=/tmp/x*"])
+    assert parsed.command == "worker cleanup"
+    assert parsed.value("exclude_strings") == ["awx_1_", "awx_2_"]
+    assert parsed.value("file_pattern") == "/tmp/x*"

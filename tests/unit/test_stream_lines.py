@@ -234,8 +234,10 @@ class TestSealedLines:
         encoder = LineEncoder(sealed=True)
         stream = encoder.archive(3) + encoder.content(b"abc")
         assert [item.kind for item in read(HELLO + stream) if isinstance(item, Record)] == [Kind.ARCHIVE, Kind.CONTENT]
-        assert read(HELLO + stream + b"noise\n" + encoder.archive_end())[-2:] == [
-            Noise(b"noise\n", 6),
+        noise = [b"noise\n", b'{"zipfile":5}\n', b'{"event":"x"}\n', encoder.keepalive()]
+        sealing = encoder.archive_end()
+        assert read(HELLO + stream + b"".join(noise) + sealing)[3:] == [
+            *(Noise(line, len(line)) for line in noise if line),
             Record(Kind.ARCHIVE_END, {}, 1),
         ]
 

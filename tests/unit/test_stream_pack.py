@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ee_runner.errors import StreamError, UnsafeArchive
-from ee_runner.stream import pack, zipformat
+from ee_runner.stream import pack, walk, zipformat
 from ee_runner.stream.zipformat import Entry
 from tests.support import venvs
 from tests.support.processes import REPO
@@ -229,7 +229,7 @@ def constants(**values: int) -> Iterator[None]:
     """The sizes at which the form of an archive changes, made small."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
-            patch.setattr(zipformat if name.endswith("_LIMIT") else pack, name, value)
+            patch.setattr(next(module for module in (zipformat, walk, pack) if name in vars(module)), name, value)
         yield
 
 
@@ -500,7 +500,7 @@ def test_a_file_of_more_than_four_gigabytes_is_read_by_others(source: Path, tmp_
         file.write(b"first")
         file.seek(size - 4)
         file.write(b"last")
-    target, zeros = tmp_path / "archive.zip", bytes(pack.BLOCK)
+    target, zeros = tmp_path / "archive.zip", bytes(walk.BLOCK)
     with target.open("wb") as file:
         for chunk in pack.stream(source).chunks:
             if chunk == zeros:
@@ -734,7 +734,7 @@ def test_a_source_that_is_not_there_or_no_directory_is_named(mode: str, source: 
 
 def test_a_bottomless_directory_is_an_error(source: Path) -> None:
     here = os.open(source, os.O_RDONLY)
-    for _ in range(pack.MAX_DEPTH + 2):
+    for _ in range(walk.MAX_DEPTH + 2):
         os.mkdir("d", dir_fd=here)
         inner = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)

@@ -270,7 +270,8 @@ def place() -> Iterator[Path]:
 
 
 def test_directories_that_are_read_only_are_unpacked_and_unpacked_again(place: Path) -> None:
-    modes = {b"a/": 0o555, b"a/b/": 0o111, b"a/b/c/": 0o000, b"d/": 0o555}
+    modes = {b"a/": 0o000, b"a/b/": 0o111, b"a/b/c/": 0o000, b"d/": 0o555}
+    modes |= {b"a/%d/%d/" % (n, m): 0o555 for n in range(20) for m in range(5)}  # more than are kept open
     kinds = {name: stat.S_IFDIR | mode for name, mode in modes.items()}
     first = archive(*(Made(name=name, mode=kind, extra=own(kind, mtime_ns=NS)) for name, kind in kinds.items()))
     second = archive(*(file(name + b"file") for name in modes))
@@ -279,7 +280,7 @@ def test_directories_that_are_read_only_are_unpacked_and_unpacked_again(place: P
     def work(target: Path) -> None:
         unpack(target, first, second)
         found = {}
-        for name in modes:
+        for name in modes:  # those above come first
             path = target / name.decode()
             found[name] = (stat.S_IMODE(path.stat().st_mode), path.stat().st_mtime_ns)
             path.chmod(0o700)

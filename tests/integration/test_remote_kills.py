@@ -1,0 +1,161 @@
+"""Whichever end of a remote job is killed, stopped or told to end: the others end soon, say why, and leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ee_runner import run
+from tests.support.chain import Chain, chained
+
+BOUND = 20.0
+"""Seconds in which all is over after a kill; it is less than one where nothing else goes on."""
+
+RUNNING = 4
+"""Events after which the first task runs."""
+
+Ended = tuple[int, int, int, str | None]
+"""The exit codes of transmit, worker and process, and the status at the processing end."""
+
+
+def ended(chain: Chain) -> Ended:
+    """See that all is over, and that nothing is left; return how the ends ended."""
+    assert chain.until_nothing_is_left(BOUND) == []
+    return chain.rc("transmit"), chain.rc("worker"), chain.rc("process"), chain.status
+
+
+def each(play: Callable[[str], Ended], names: Iterable[str]) -> dict[str, Ended]:
+    """Play the same for several processes at a time."""
+    names = list(names)
+    with ThreadPoolExecutor(len(names)) as players:
+        return dict(zip(names, players.map(play, names), strict=True))
+
+
+@pytest.fixture
+def blob(tmp_path: Path) -> Path:
+    """A file that no pipe can hold."""
+    path = tmp_path / "blob"
+    path.write_bytes(os.urandom(1 << 20))
+    return path
+
+
+class TestKilled:
+    @pytest.mark.parametrize("playbook", ["silent", "deaf"])
+    def test_while_the_job_runs(self, playbook: str) -> None:
+        def play(victim: str) -> Ended:
+            with chained(playbook) as chain:
+                chain.until_events(RUNNING)
+                chain.send(victim, signal.SIGKILL)
+                return ended(chain)
+
+        expected = {
+            "front": (0, -9, 254, "canceled"),
+            "guardian": (0, 137, 254, "canceled"),
+            "working": (0, 137, 76, "error"),
+            "process": (0, 76, -9, "running"),
+        }
+        assert each(play, expected) == expected
+
+    def test_while_the_job_is_sent(self, blob: Path) -> None:
+        def play(victim: str) -> Ended:
+            with chained("silent", blob=blob) as chain:
+                chain.stop_worker()
+                chain.until_blocked("transmit")
+                chain.send(victim, signal.SIGKILL)
+                chain.let_worker_go_on()
+                return ended(chain)
+
+        expected = {"transmit": (-9, 76, 76, "error"), "process": (76, 76, -9, None)}
+        assert each(play, expected) == expected
+
+    def test_when_all_is_over_but_for_tidying_up(self, blob: Path) -> None:
+        with chained("large", blob=blob) as chain:
+            assert ended(chain) == (0, 0, 0, "successful")
+
+    def test_a_lost_worker_is_told_to_the_program_that_processes(self) -> None:
+        with chained("daemon", processed=False) as chain:
+            statuses: list[Mapping[str, Any]] = []
+
+            def kill(event: Mapping[str, Any]) -> bool:
+                if event["event"] == "runner_on_ok":
+                    chain.send("working", signal.SIGKILL)
+                return True
+
+            assert chain.results is not None
+            with open(chain.results, "rb", closefd=False) as results:  # noqa: PTH123 - a descriptor
+                runner = run(
+                    streamer="process",
+                    _input=results,
+                    private_data_dir=chain.root / "results",
+                    ident=chain.ident,
+                    event_handler=kill,
+                    status_handler=lambda status, _: statuses.append(status),
+                    quiet=True,
+                )
+            assert (runner.status, runner.rc, runner.reason) == ("error", 76, "lost")
+            assert "The stream ended after record" in runner.detail
+            assert statuses[-1] == {**statuses[-1], "status": "error", "job_explanation": runner.detail}
+            assert chain.until_nothing_is_left(BOUND) == []
+            assert f"was killed by SIGKILL; ended {''}" in chain.words("worker")
+
+
+class TestTold:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    def test_to_end(self, number: signal.Signals, blob: Path) -> None:
+        def play(victim: str) -> Ended:
+            with chained("silent", blob=blob) as chain:
+                if victim == "transmit":
+                    chain.stop_worker()
+                    chain.until_blocked(victim)
+                else:
+                    chain.until_events(RUNNING)
+                chain.send(victim, number)
+                chain.let_worker_go_on()
+                return ended(chain)
+
+        expected = {
+            "transmit": (254, 76, 76, "error"),
+            "front": (0, 254, 254, "canceled"),
+            "process": (0, 76, 254, "canceled"),
+        }
+        assert each(play, expected) == expected
+
+
+class TestSilent:
+    def test_a_worker_that_stands_still_is_lost(self) -> None:
+        with chained(
+            "silent", options={"worker": ["--keepalive-seconds", "1"], "process": ["--stream-timeout", "3"]}
+        ) as chain:
+            chain.until_events(RUNNING)
+            chain.send("working", signal.SIGSTOP)
+            assert chain.rc("process") == 76
+            assert chain.status == "error"
+            assert "Nothing came over the stream for 3 seconds" in chain.words("process")
+            chain.send("working", signal.SIGCONT)
+            assert ended(chain) == (0, 76, 76, "error")
+
+    def test_a_reader_that_goes_ends_a_job_that_says_nothing(self) -> None:
+        with chained("silent", options={"worker": ["--keepalive-seconds", "600"]}, processed=False) as chain:
+            assert chain.results is not None
+            heard = b""
+            while b'"runner_on_start"' not in heard:
+                assert (more := os.read(chain.results, 65536))
+                heard += more
+            chain.running()
+            chain.hang_up()
+            assert chain.until_nothing_is_left(BOUND) == []
+            assert chain.rc("worker") == 76
+
+    def test_a_reader_that_stands_still_and_is_killed_ends_a_job_that_waits_for_it(self) -> None:
+        with chained("talkative") as chain:
+            chain.until_events(RUNNING)
+            chain.send("process", signal.SIGSTOP)
+            chain.until_blocked("working")
+            chain.send("process", signal.SIGKILL)
+            assert ended(chain)[:3] == (0, 76, -9)

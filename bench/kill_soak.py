@@ -29,11 +29,11 @@ from itertools import cycle, islice
 from pathlib import Path
 
 from tests.support import images, machine
-from tests.support.chain import PLAYBOOKS, TERMINAL, Chain, Setting, chained
+from tests.support.chain import TERMINAL, Chain, Setting, chained
 
 VICTIMS = ("transmit", "front", "guardian", "working", "process")
 ENGINES = ("local", "bwrap", "podman", "docker")
-OTHERS = tuple(name for name in PLAYBOOKS if name != "large")
+OTHERS = ("tasks", "silent", "deaf", "daemon", "async", "talkative")
 MEGABYTE = 1 << 20
 OVER = (0, "successful")
 LOST = (76, "error")

@@ -12,6 +12,9 @@ import pytest
 
 from tests.support import machine
 
+_hypothesis = tempfile.TemporaryDirectory(prefix="ee-tests-hypothesis-")  # removed when the interpreter ends
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", _hypothesis.name)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:

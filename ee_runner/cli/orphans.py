@@ -56,9 +56,9 @@ def ended() -> Iterator[tuple[int, int]]:
 def await_end(pid: int, *, patience: float) -> None:
     """Wait so many seconds for a process that may have come to this one as an orphan; it must not stand still."""
     deadline = time.monotonic() + patience
-    if pid in _own():
+    if _is_own(pid):
         _send(pid, signal.SIGCONT)
-    while not _childless() and pid in _own() and time.monotonic() < deadline:
+    while not _childless() and _is_own(pid) and time.monotonic() < deadline:
         time.sleep(_BREATH)
 
 
@@ -139,8 +139,15 @@ def _descendants(older: frozenset[int]) -> set[int]:
     return found
 
 
+def _is_own(pid: int) -> bool:
+    try:
+        return int(_stat(str(pid))[1]) == os.getpid()
+    except OSError:
+        return False
+
+
 def _own() -> set[int]:
-    """Return the children of this process, zombies too."""
+    """Return the children of this process, zombies too; while some of them end, others may be missed."""
     own = os.getpid()
     try:
         return set(map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split()))

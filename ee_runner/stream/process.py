@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from ee_runner.emitters import Emitter
 
 _STATUSES = FINAL | {"unstarted", "starting", "running"}
+_REMEDY = (
+    " The worker keeps the results: pipe 'ansible-runner worker --attach IDENT' there"
+    " into 'ansible-runner process {directory} --resume' here."
+)
 _UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z", re.ASCII)
 _LARGEST = 2**53
 _USUAL_RC = {"successful": 0, "canceled": 254, "timeout": 254}
@@ -93,6 +97,7 @@ class Processor(Results):
         self._started = False
         self._shown_on: Display | None = None
         self._foreign: Collection[str] = ()
+        self._remedy = ""
         self.status: Status = "unstarted"
         self.rc: int | None = None
         self.reason: Reason | None = None
@@ -136,7 +141,7 @@ class Processor(Results):
         try:
             self._read(store, distributor, handlers)
         except StreamError as error:
-            self._settle(_lost(error))
+            self._settle(_lost(error, remedy=self._remedy))
             with contextlib.suppress(ArtifactError):
                 _rescue_output(self._directory)
             self._tell(store, distributor, failures)
@@ -149,12 +154,18 @@ class Processor(Results):
 
     def _read(self, store: ArtifactStore, distributor: Distributor, handlers: Handlers) -> None:
         """Take the records one by one; what was processed before a stream was cut is passed over."""
+
+        def greeted(hello: Hello) -> None:
+            progress.greet(hello)
+            if hello.durable:
+                self._remedy = _REMEDY.format(directory=self.config.private_data_dir)
+
         cancellation = self._attachment.cancellation
         incoming = Incoming(
             Input(sys.stdin.buffer if self._source is None else self._source, cancellation=cancellation),
             note=self._attachment.warn,
             patience=self._values["stream_timeout"],
-            greeted=lambda hello: progress.greet(hello),
+            greeted=greeted,
         )
         ended: Record | None = None
         with contextlib.ExitStack() as stack:
@@ -304,10 +315,10 @@ class Processor(Results):
                 ledger.forget()
 
 
-def _lost(error: StreamError) -> Outcome:
+def _lost(error: StreamError, *, remedy: str) -> Outcome:
     if isinstance(error, Canceled):
         return Outcome("canceled", 254, "canceled", str(error))
-    return Outcome("error", error.exit_code, "lost", str(error))
+    return Outcome("error", error.exit_code, "lost", f"{error}{remedy}")
 
 
 def _checked(event: dict[str, Any], incoming: Incoming) -> dict[str, Any]:

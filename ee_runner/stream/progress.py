@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from ee_runner.artifacts import describe
-from ee_runner.errors import ArtifactError, ConfigurationError, StreamError
+from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, StreamError
 from ee_runner.stream.records import Hello, Kind, Record
 
 _NAME = ".stream"
+_STREAM = re.compile(r"[A-Za-z0-9-]{1,64}\Z", re.ASCII)
 _WIDTH = 80
 _WITHIN = (Kind.ARCHIVE, Kind.CONTENT, Kind.KEEPALIVE)
 """Records after which there is nothing to go on from: an archive counts when its end is there."""
@@ -44,6 +46,8 @@ class Progress:
 
     def greet(self, hello: Hello) -> None:
         """Learn whose stream it is; StreamError when it is not the one to go on with."""
+        if not _STREAM.match(hello.stream):
+            raise BadFrame(f"The worker names its stream {ascii(hello.stream)[:100]}, which is no identifier.")
         if self._resumed and hello.stream != self._resumed:
             raise StreamError(f"This is the stream {hello.stream}; the one that was cut is {self._resumed}.")
         self._stream = hello.stream

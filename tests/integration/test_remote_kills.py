@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +31,15 @@ def ended(chain: Chain) -> Ended:
     return chain.rc("transmit"), chain.rc("worker"), chain.rc("process"), chain.status
 
 
+def read_until(word: bytes, chain: Chain) -> None:
+    assert chain.results is not None
+    heard = b""
+    while word not in heard:
+        more = os.read(chain.results, 65536)
+        assert more, f"the worker's results ended before {word!r}: {heard[-1000:]!r}"
+        heard += more
+
+
 def each(play: Callable[[str], Ended], names: Iterable[str]) -> dict[str, Ended]:
     """Play the same for several processes at a time."""
     names = list(names)
@@ -46,10 +56,9 @@ def blob(tmp_path: Path) -> Path:
 
 
 class TestKilled:
-    @pytest.mark.parametrize("playbook", ["silent", "deaf"])
-    def test_while_the_job_runs(self, playbook: str) -> None:
+    def test_while_the_job_runs(self) -> None:
         def play(victim: str) -> Ended:
-            with chained(playbook) as chain:
+            with chained("deaf") as chain:
                 chain.until_events(RUNNING)
                 chain.send(victim, signal.SIGKILL)
                 return ended(chain)
@@ -74,9 +83,12 @@ class TestKilled:
         expected = {"transmit": (-9, 76, 76, "error"), "process": (76, 76, -9, None)}
         assert each(play, expected) == expected
 
-    def test_when_all_is_over_but_for_tidying_up(self, blob: Path) -> None:
-        with chained("large", blob=blob) as chain:
-            assert ended(chain) == (0, 0, 0, "successful")
+    def test_when_its_results_are_read_to_their_end_a_worker_has_done_its_work(self) -> None:
+        with chained("empty", processed=False) as chain:
+            read_until(b'"eof"', chain)
+            chain.hang_up()
+            assert chain.until_nothing_is_left(BOUND) == []
+            assert (chain.rc("worker"), chain.words("worker")) == (0, "")
 
     def test_a_lost_worker_is_told_to_the_program_that_processes(self) -> None:
         with chained("daemon", processed=False) as chain:
@@ -88,43 +100,44 @@ class TestKilled:
                 return True
 
             assert chain.results is not None
-            with open(chain.results, "rb", closefd=False) as results:  # noqa: PTH123 - a descriptor
+            with open(chain.results, "rb", closefd=False) as results:
                 runner = run(
                     streamer="process",
                     _input=results,
                     private_data_dir=chain.root / "results",
                     ident=chain.ident,
                     event_handler=kill,
-                    status_handler=lambda status, _: statuses.append(status),
+                    status_handler=lambda status, **_: statuses.append(status),
                     quiet=True,
                 )
             assert (runner.status, runner.rc, runner.reason) == ("error", 76, "lost")
             assert "The stream ended after record" in runner.detail
             assert statuses[-1] == {**statuses[-1], "status": "error", "job_explanation": runner.detail}
             assert chain.until_nothing_is_left(BOUND) == []
-            assert f"was killed by SIGKILL; ended {''}" in chain.words("worker")
+            assert re.search(r"was killed by SIGKILL; ended \d+ processes", chain.words("worker"))
 
 
-class TestTold:
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_to_end(self, number: signal.Signals, blob: Path) -> None:
-        def play(victim: str) -> Ended:
-            with chained("silent", blob=blob) as chain:
-                if victim == "transmit":
-                    chain.stop_worker()
-                    chain.until_blocked(victim)
-                else:
-                    chain.until_events(RUNNING)
-                chain.send(victim, number)
-                chain.let_worker_go_on()
-                return ended(chain)
+def test_a_signal_ends_each_end_in_order_and_cancels_the_job(blob: Path) -> None:
+    def play(name: str) -> Ended:
+        victim, number = name.split()
+        with chained("silent", blob=blob) as chain:
+            if victim == "transmit":
+                chain.stop_worker()
+                chain.until_blocked(victim)
+            else:
+                chain.until_events(RUNNING)
+            chain.send(victim, signal.Signals[number])
+            chain.let_worker_go_on()
+            return ended(chain)
 
-        expected = {
-            "transmit": (254, 76, 76, "error"),
-            "front": (0, 254, 254, "canceled"),
-            "process": (0, 76, 254, "canceled"),
-        }
-        assert each(play, expected) == expected
+    expected = {
+        "transmit SIGTERM": (254, 76, 76, "error"),
+        "front SIGINT": (0, 254, 254, "canceled"),
+        "front SIGTERM": (0, 254, 254, "canceled"),
+        "front SIGHUP": (0, 254, 254, "canceled"),
+        "process SIGINT": (0, 76, 254, "canceled"),
+    }
+    assert each(play, expected) == expected
 
 
 class TestSilent:
@@ -142,11 +155,7 @@ class TestSilent:
 
     def test_a_reader_that_goes_ends_a_job_that_says_nothing(self) -> None:
         with chained("silent", options={"worker": ["--keepalive-seconds", "600"]}, processed=False) as chain:
-            assert chain.results is not None
-            heard = b""
-            while b'"runner_on_start"' not in heard:
-                assert (more := os.read(chain.results, 65536))
-                heard += more
+            read_until(b'"runner_on_start"', chain)
             chain.running()
             chain.hang_up()
             assert chain.until_nothing_is_left(BOUND) == []

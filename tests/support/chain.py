@@ -7,6 +7,7 @@ processes, inside containers too.
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import select
 import shutil
@@ -45,7 +46,8 @@ _AWAY = f'setsid -f sh -c "{_DEAF.replace("$", chr(92) + "$")}" </dev/null >/dev
 PLAYBOOKS: Mapping[str, str] = {
     "tasks": _PLAY + 6 * _NAP,
     "silent": _PLAY + "    - {name: silent, command: sleep 40}\n",
-    "deaf": f"{_PLAY}{_NAP}    - name: deaf\n      shell: |\n        {_DEAF}\n",
+    "empty": "- hosts: nobody\n",
+    "deaf": f"{_PLAY}    - name: deaf\n      shell: |\n        {_DEAF}\n",
     "daemon": f"{_PLAY}    - name: daemon\n      shell: |\n        {_AWAY}\n    - {{name: stay, command: sleep 40}}\n",
     "async": f"{_PLAY}    - {{name: later, command: sleep 40, async: 600, poll: 0}}\n"
     "    - {name: stay, command: sleep 40}\n",
@@ -135,7 +137,7 @@ class Chain:
         for name in ("front", "guardian", "working"):
             if (pid := self.victims().get(name)) is not None:
                 os.kill(pid, signal.SIGSTOP)
-                wait_until(lambda pid=pid: _state(pid) == "T", bound=30, what=f"stop of process {pid}")
+                wait_until(functools.partial(_stands, pid), bound=30, what=f"stop of process {pid}")
 
     def let_worker_go_on(self) -> None:
         for pid in self.victims().values():
@@ -319,6 +321,10 @@ def _state(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return ""
+
+
+def _stands(pid: int) -> bool:
+    return _state(pid) == "T"
 
 
 def _takes_more(pipe: str) -> bool:

@@ -320,7 +320,7 @@ def _contents() -> Iterator[Case]:
     yield _case("content: another checksum, compressed", damaged, compressed)
     digest = own(FILE, size=8, digest=bytes(32))
     yield _case("content: another digest", damaged, file(b"a", extra=digest))
-    shifts = {"more": (1, "1200 bytes of content instead"), "less": (-1, "more content than the 1199 bytes")}
+    shifts = {"more": (1, "1100 bytes of content instead"), "less": (-1, "more content than the 1099 bytes")}
     for name, (by, says) in shifts.items():
         size = {"size": len(text) + by}
         entry = file(b"a", text, method=DEFLATED, local=size, central=size)

@@ -112,7 +112,7 @@ def _described(path: Path) -> str:
     status = path.lstat()
     mode = f"{stat.S_IMODE(status.st_mode):o}"
     if stat.S_ISLNK(status.st_mode):
-        return f"link to {os.readlink(path)}"
+        return f"link to {path.readlink()}"
     if stat.S_ISDIR(status.st_mode):
         return f"directory {mode}"
     return f"file {mode} {path.read_bytes().decode(errors='backslashreplace')}"

@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -41,14 +41,14 @@ UNSENT = (1, "error")
 CANCELED = (254, "canceled")
 EXPECTED = {
     "transmit": (LOST, UNSENT, OVER),
-    "front": (CANCELED, LOST, OVER),  # lost, when it has no guardian yet
-    "guardian": (CANCELED, OVER),
+    "front": (CANCELED, LOST, OVER),
+    "guardian": (CANCELED, LOST, OVER),
     "working": (LOST, OVER),
 }
 """How the processing end may end by victim: the exit code and the status.
 
-Over is a job that was through before; unsent one of which not a byte came, so that the worker does not know whether it
-may tell exit codes.
+Over is a job that was through before. Lost is also one whose worker is so young that it has no guardian yet, or hears
+no signals yet. Unsent is one of which not a byte came, so that the worker does not know whether it may tell exit codes.
 """
 
 WORKER = {"transmit": (76, 0), "front": (-9,), "guardian": (137,), "working": (137,)}
@@ -186,6 +186,13 @@ def faults(chain: Chain, victim: str) -> list[str]:
     return found and [*found, *(f"{name} ({codes[name]}): {text!r}" for name, text in words.items())]
 
 
+def in_time(soak: Soak, drawn: Round) -> tuple[Round, Told]:
+    """Play a round, earlier if its moment was too late for a kill."""
+    while (told := soak.play(drawn)) is None:
+        drawn = replace(drawn, fraction=drawn.fraction / 2)
+    return drawn, told
+
+
 def show(drawn: Round, told: Told) -> None:
     code, status = told.process
     line = f"{drawn.number:3} {drawn.victim:8} {drawn.playbook:9} at {drawn.fraction:.3f}"
@@ -224,9 +231,9 @@ def main() -> int:
         soak = Soak(setting, blob, bound=given.bound)
         print(soak.measure(), flush=True)
         for drawn in rounds(given.rounds, given.seed):
-            if given.only in (None, drawn.number) and (told := soak.play(drawn)):
-                played.append((drawn, told))
-                show(drawn, told)
+            if given.only in (None, drawn.number):
+                played.append(in_time(soak, drawn))
+                show(*played[-1])
     summary(played)
     return int(any(told.faults for _, told in played))
 

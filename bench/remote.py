@@ -144,9 +144,11 @@ def run(chain: Chain) -> tuple[float, dict[int, int]]:
 
 def wire_size(command: Argv, environ: Mapping[str, str]) -> int:
     """Count the bytes that a command writes."""
-    child = subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, env=dict(environ))
-    with child, os.fdopen(os.dup(child.stdout.fileno() if child.stdout else -1), "rb") as stream:
-        return sum(map(len, iter(lambda: stream.read1(1 << 20), b"")))
+    size = 0
+    with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, env=dict(environ)) as child:
+        while child.stdout and (data := child.stdout.read(1 << 20)):
+            size += len(data)
+    return size
 
 
 def chains(source: Path, target: Path, venv: venvs.Venv, home: Path) -> Iterator[Chain]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ee_runner import console
 from ee_runner.console import Captured
 from ee_runner.executor import Cancellation
 from ee_runner.job import Terminal
@@ -38,3 +40,11 @@ class Attachment:
     cancellation: Cancellation = field(default_factory=Cancellation)
     explain: Callable[[str], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None
+
+    def display_for(self, values: Mapping[str, Any]) -> Display | None:
+        """Return what shows a job with these options: the display, or what `shown` asks for."""
+        if self.display is not None or not self.shown:
+            return self.display
+        if values["quiet"] or values["suppress_ansible_output"] or sys.stdout is None:
+            return None
+        return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ee_runner import artifacts
 from ee_runner.artifacts import ArtifactStore
+from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
@@ -27,9 +27,8 @@ from ee_runner.handlers import (
     check_callbacks,
 )
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
-from ee_runner.logs import log
 from ee_runner.options import CALLBACKS
-from ee_runner.pipeline import Display, Pipeline
+from ee_runner.pipeline import Pipeline
 from ee_runner.preparation import Prepared, failure_recorded, outcome_of
 from ee_runner.results import Results
 from ee_runner.secrets import Secret, mask_environment, redact_words
@@ -164,22 +163,15 @@ class Runner(Results):
     ) -> None:
         """Tell everybody how the job ended, then raise the first of what went wrong, an interrupt before all else."""
         self.log.end()
-        steps: tuple[Callable[[], None], ...] = (
-            lambda: self._tell(pipeline, **self._explanation()),
-            lambda: self._close(emitters),
-            lambda: handlers.gathered(self.config.artifact_dir),
-            lambda: handlers.finished(self),
+        conclude(
+            (
+                lambda: self._tell(pipeline, **self._explanation()),
+                lambda: self._close(emitters),
+                lambda: handlers.gathered(self.config.artifact_dir),
+                lambda: handlers.finished(self),
+            ),
+            failures,
         )
-        for step in steps:
-            try:
-                step()
-            except BaseException as error:
-                failures.append(error)
-        failures.sort(key=lambda error: isinstance(error, Exception))
-        for later in failures[1:]:
-            log.error("%s", later)
-        if failures:
-            raise failures[0]
 
     def _command(self, job: Prepared, store: ArtifactStore) -> dict[str, Any]:
         """Keep and return what is executed, without secrets and without what would let a job forge its events."""
@@ -201,20 +193,10 @@ class Runner(Results):
             handlers=handlers,
             emitters=emitters,
             announce=self.log.announce,
-            display=self._display(),
+            display=self.config.attachment.display_for(self.config.values),
             captured=self.config.attachment.captured,
             json_mode=job.spec.json_mode and not plain,
         )
-
-    def _display(self) -> Display | None:
-        attachment, values = self.config.attachment, self.config.values
-        if attachment.display is not None or not attachment.shown:
-            return attachment.display
-        if values["quiet"] or values["suppress_ansible_output"] or sys.stdout is None:
-            return None
-        from ee_runner import console
-
-        return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()
 
     def _handlers(self, secrets: Collection[Secret]) -> Handlers:
         handlers = Handlers(
@@ -234,8 +216,9 @@ class Runner(Results):
         return emitters.of_job(self.config, self.config.values)
 
     def _close(self, emitters: Sequence[Emitter]) -> None:
-        lost = {emitter.name: emitter.close() for emitter in emitters}
-        self.undelivered = {name: count for name, count in lost.items() if count}
+        from ee_runner.emitters import closed
+
+        self.undelivered = closed(emitters)
 
     def _missing(self, job: Prepared, outcome: Outcome, spool: Spool) -> list[Exception]:
         """Return what to raise when events of a job that ended by itself are not complete (check_job_event_data)."""

@@ -3,8 +3,10 @@
 Three processes, each the parent of the next:
 
     front      the one that the caller started and knows: hands signals on, waits, passes the exit code on
-    guardian   in a session of its own and under another name, so that what kills the front's group misses it
+    guardian   under another name
     worker     does the work
+
+Each of the last two has a session of its own, so that what kills one's group misses the others.
 
 Whichever of them is killed, those that are left end the job, its orphans, its containers and its directories. The
 front and the guardian do the same in the same way; they keep nothing of the worker's open but stderr.
@@ -77,8 +79,11 @@ def _second(work: Callable[[Ward], int], above: _Wires, mask: set[int]) -> int:
 
 
 def _third(work: Callable[[Ward], int], wires: tuple[_Wires, _Wires], mask: set[int]) -> int:
-    """Be the worker: as the process was before `guarded`, but in no session that has a terminal."""
-    os.setpgid(0, 0)
+    """Be the worker: as the process was before `guarded`, but in a session of its own.
+
+    The guardian's would not do: a group with a stopped process in it gets SIGHUP when its last parent there dies.
+    """
+    os.setsid()
     own, above = wires
     for descriptor in (own.told_read, own.life_write, above.told_read, above.life_read, above.life_write):
         with contextlib.suppress(OSError):  # not open any more

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from ee_runner.emitters import plugins
@@ -48,6 +48,12 @@ def of_job(config: Any, values: Mapping[str, Any]) -> list[Emitter]:
             emitter.close()
         raise
     return made
+
+
+def closed(emitters: Iterable[Emitter]) -> dict[str, int]:
+    """Close the emitters and return, by name, how many messages were not delivered, where there are any."""
+    lost = {emitter.name: emitter.close() for emitter in emitters}
+    return {name: count for name, count in lost.items() if count}
 
 
 def _emitters(config: Any, values: Mapping[str, Any]) -> Iterator[Emitter]:

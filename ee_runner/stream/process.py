@@ -10,9 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ee_runner import console, emitters
+from ee_runner import emitters
 from ee_runner.artifacts import FINAL, ArtifactStore
 from ee_runner.attachment import Attachment
+from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, StreamError
 from ee_runner.events.log import read_events
@@ -133,7 +134,7 @@ class Processor(Results):
         handlers = Handlers(**self._callbacks)
         self._attachment.cancellation.asking(handlers.wants_stop if handlers.cancel_callback else None)
         found = emitters.of_job(self.config, self._values)
-        self._shown_on = self._display()
+        self._shown_on = self._attachment.display_for(self._values)
         distributor = Distributor(
             store=store, handlers=handlers, emitters=found, announce=self.log.announce, display=self._shown_on
         )
@@ -263,38 +264,18 @@ class Processor(Results):
         self, store: ArtifactStore, handlers: Handlers, found: list[Emitter], failures: list[BaseException]
     ) -> None:
         self.log.end()
-        steps: tuple[Callable[[], None], ...] = (
-            lambda: store.write_outcome(
-                Outcome(self.status, None if self.reason == "lost" else self.rc, self.reason or "exited", self.detail)
-            ),
-            lambda: self._close(found),
-            lambda: handlers.finished(self),
+        rc = None if self.reason == "lost" else self.rc
+        outcome = Outcome(self.status, rc, self.reason or "exited", self.detail)
+        conclude(
+            (lambda: store.write_outcome(outcome), lambda: self._close(found), lambda: handlers.finished(self)),
+            failures,
         )
-        for step in steps:
-            try:
-                step()
-            except BaseException as error:
-                failures.append(error)
-        failures.sort(key=lambda error: isinstance(error, Exception))
-        for later in failures[1:]:
-            log.error("%s", later)
-        if failures:
-            raise failures[0]
 
     def _close(self, found: list[Emitter]) -> None:
-        lost = {emitter.name: emitter.close() for emitter in found}
-        self.undelivered = {name: count for name, count in lost.items() if count}
+        self.undelivered = emitters.closed(found)
 
     def _settle(self, outcome: Outcome) -> None:
         self.status, self.rc, self.reason, self.detail = outcome.status, outcome.rc, outcome.reason, outcome.detail
-
-    def _display(self) -> Display | None:
-        attachment, values = self._attachment, self._values
-        if attachment.display is not None or not attachment.shown or values["quiet"]:
-            return attachment.display
-        if sys.stdout is None:
-            return None
-        return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()
 
     def _show(self, event: Mapping[str, Any]) -> None:
         """Show an event's text, as the job's own terminal would have."""

@@ -189,13 +189,14 @@ def _failure(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(f"The artifact {path} can not be written: {describe(error)}")
 
 
-def describe(error: OSError) -> str:
-    """Say what an operating system error means for a file, and what to do."""
+def describe(error: OSError, *, option: str = "--artifact-dir") -> str:
+    """Say what an operating system error means for a file, and what to do; `option` is what chooses its place."""
+    elsewhere = f"choose another place with {option}" if option else "choose another place"
     remedies = {
-        errno.ENOSPC: "the disk is full. Free space there, or choose another place with --artifact-dir.",
-        errno.EDQUOT: "the disk quota is used up. Free space there, or choose another place with --artifact-dir.",
-        errno.EROFS: "the file system is read-only. Choose another place with --artifact-dir.",
-        errno.EACCES: "permission denied. Make the directory writable, or choose another place with --artifact-dir.",
+        errno.ENOSPC: f"the disk is full. Free space there, or {elsewhere}.",
+        errno.EDQUOT: f"the disk quota is used up. Free space there, or {elsewhere}.",
+        errno.EROFS: f"the file system is read-only. {elsewhere[0].upper()}{elsewhere[1:]}.",
+        errno.EACCES: f"permission denied. Make the directory writable, or {elsewhere}.",
         errno.ELOOP: "a symbolic link stands in its place. Remove the link.",
         errno.ENOTDIR: "something that is no directory stands in its place. Move that away.",
         errno.ENOENT: "its directory is gone. Something removed it while the job ran.",

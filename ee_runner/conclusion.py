@@ -19,6 +19,7 @@ def conclude(steps: Iterable[Callable[[], object]], failures: list[BaseException
             failures.append(error)
     failures.sort(key=lambda error: isinstance(error, Exception))
     for later in failures[1:]:
-        log.error("%s", later)
+        if str(later) != str(failures[0]):
+            log.error("%s", later)
     if failures:
         raise failures[0]

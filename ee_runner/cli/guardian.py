@@ -3,13 +3,12 @@
 Three processes, each the parent of the next:
 
     front      the one that the caller started and knows: hands signals on, waits, passes the exit code on
-    guardian   under another name
+    guardian   the same for the worker, under another name, so that `pkill -f` does not take it for one
     worker     does the work
 
-Each of the last two has a session of its own, so that what kills one's group misses the others.
-
-Whichever of them is killed, those that are left end the job, its orphans, its containers and its directories. The
-front and the guardian do the same in the same way; they keep nothing of the worker's open but stderr.
+The last two have sessions of their own: what kills the group of one misses the others. Whichever is killed, those that
+are left end the job, its orphans, its containers and its directories. The front and the guardian do so in the same way;
+they keep nothing of the worker's open but stderr.
 """
 
 from __future__ import annotations

@@ -245,4 +245,4 @@ def _explained(path: str | Path) -> Iterator[None]:
 
 
 def _failure(path: str | Path, error: OSError) -> ArtifactError:
-    return ArtifactError(f"The cache {path} can not be used: {describe(error).replace('--artifact-dir', '--cache')}")
+    return ArtifactError(f"The cache {path} can not be used: {describe(error, option='--cache')}")

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from ee_runner.errors import BadFrame
+from ee_runner.errors import BadFrame, StreamError
 from ee_runner.stream.lines import (
     MAX_LINE,
     QUOTED,
@@ -123,8 +123,10 @@ class FrameEncoder:
 
 
 def _packer() -> Callable[[bytes | bytearray | memoryview], bytes]:
-    import zstandard
-
+    try:
+        import zstandard
+    except ImportError:  # a frame may go as it is
+        return bytes
     return zstandard.ZstdCompressor(level=_LEVEL).compress
 
 
@@ -270,8 +272,10 @@ class FrameReader:
 
     def _unpack(self, header: Header, payload: bytes) -> bytes:
         """Decompress into a bounded place."""
-        import zstandard
-
+        try:
+            import zstandard
+        except ImportError as error:
+            raise StreamError("Compressed frames need the Python package zstandard; install it here.") from error
         limit = _LIMITS.get(header.kind, MAX_LINE)
         try:
             size = zstandard.frame_content_size(payload)

@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator
 from ee_runner.errors import BadFrame, StreamError, TruncatedStream
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.records import Hello, Noise, Record
-from ee_runner.stream.wire import Input
+from ee_runner.stream.wire import Input, Silence
 
 SILENT_KEEPALIVES = 4
 """How many keepalives in a row may be missing before the other end counts as lost."""
 
-_NEVER_STARTED = "The other end never started: look there for a missing command, a failed login or a missing image."
-_CUT = "The other end was killed (for memory, perhaps), its output was cut or rotated, or the connection broke."
+_NEVER_STARTED = (
+    "The other end never started: look there for a missing command, a failed login or a missing image;"
+    " podman run and docker run need --interactive."
+)
+_CUT = (
+    "The other end gave up (see its own messages) or was killed (for memory, perhaps), its output was cut or rotated,"
+    " or the connection broke."
+)
+_SILENT = "The other end hangs, or the connection broke."
 _MIXED = "Another program writes to the same stream, or the output was rotated or cut in between."
 
 
@@ -75,6 +82,8 @@ class Incoming:
             raise TruncatedStream(f"{error}{last} {_CUT if began else _NEVER_STARTED}") from error
         except BadFrame as error:
             raise BadFrame(f"{error} {_MIXED}") from error
+        except Silence as error:
+            raise Silence(f"{error}, {self._decoder.position}. {_SILENT}") from error
 
     def _hear(self, item: Noise | Hello) -> None:
         if isinstance(item, Hello):

@@ -360,5 +360,4 @@ def _explained(path: Path, done: str = "written") -> Iterator[None]:
 
 
 def _failure(path: Path, error: OSError, done: str = "written") -> ArtifactError:
-    reason = describe(error).replace(" with --artifact-dir", "")
-    return ArtifactError(f"The journal {path} can not be {done}: {reason}")
+    return ArtifactError(f"The journal {path} can not be {done}: {describe(error, option='')}")

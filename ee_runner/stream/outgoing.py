@@ -40,7 +40,6 @@ class Outgoing:
         self._encoder: Encoder = LineEncoder(sealed=False)
         self._begun = False
         self._ended = False
-        self._to_own = False
         self.failure: StreamError | None = None
         self.last_status = ""
 
@@ -64,12 +63,12 @@ class Outgoing:
         """Take the form in which the requester wrote; the first call counts."""
         if self._begun:
             return
-        self._begun = True
         if journals is not None:
             from ee_runner.stream import journal
 
             self._journal = journal.Journal.create(journals, ident)
             journal.rotate(journals, KEPT)
+        self._begun = True
         if asked is None:
             return
         hello = Hello(
@@ -83,7 +82,6 @@ class Outgoing:
         with output.together() if output is not None else contextlib.nullcontext():
             self._write(records.hello_line(hello))
             self._encoder = FrameEncoder() if asked.frames else LineEncoder(sealed=True)
-            self._to_own = True
 
     def status(self, data: Mapping[str, Any]) -> None:
         self.last_status = str(data.get("status"))
@@ -93,10 +91,10 @@ class Outgoing:
         self._message(Kind.EVENT, data)
 
     def end(self, outcome: Mapping[str, Any]) -> None:
-        """Write the END, with how it ended for an end that reads it; the first call counts."""
+        """Write the END, with how it ended under a key that an older end does not look at; the first call counts."""
         if not self._ended:
             self._ended = True
-            self._message(Kind.END, {"eof": True, **({OWN: dict(outcome)} if self._to_own else {})})
+            self._message(Kind.END, {"eof": True, OWN: dict(outcome)})
 
     def archive(self, packing: pack.Packing) -> None:
         """Write an archive; nothing else gets in between."""

@@ -162,11 +162,16 @@ def _from_pipes(env: Path, resolved: Resolved, files: dict[str, bytes]) -> dict[
 
 
 def _playbooks(playbooks: list[Any], job: Content) -> Any:
-    named = [
-        _relative(Path(each), job.project_dir) if isinstance(each, str) and Path(each).is_absolute() else each
-        for each in playbooks
-    ]
-    return _one_or_all(named)
+    return _one_or_all([_playbook(each, job) if isinstance(each, str) else each for each in playbooks])
+
+
+def _playbook(name: str, job: Content) -> str:
+    """Return a playbook's path from the project directory; one elsewhere in the private data directory gets there."""
+    path = Path(name)
+    if not path.is_absolute():
+        return name
+    _below(path, job.private_data_dir, "playbook")
+    return os.path.relpath(path, job.project_dir)
 
 
 def _one_or_all(playbooks: list[Any]) -> Any:

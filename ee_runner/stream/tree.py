@@ -246,10 +246,7 @@ class Tree:
 
     def _failure(self, name: bytes, error: OSError) -> ArtifactError:
         what = f"{shown(name)} can not be unpacked into {self.target}" if name else f"{self.target} can not be opened"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            full = "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up"
-            return ArtifactError(f"{what}: {full}. Free space there, or unpack on another file system.")
-        return ArtifactError(f"{what}: {describe(error)}")
+        return ArtifactError(f"{what}: {describe(error, option='')}")
 
 
 class NewFile:

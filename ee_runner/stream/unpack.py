@@ -150,7 +150,7 @@ class Unpacker:
             if self._missing:
                 raise StreamError(
                     f"The cache lacks {len(self._missing)} files that the sender left out, {shown(self._missing[0])} "
-                    "first. Send the job again without --cache."
+                    "first. Send the job again, without --cache unless 'process --cache' tells the sender."
                 )
             if not self._lead_out:
                 targets = {name: target for name, (target, _) in self._links.items()}

@@ -33,6 +33,9 @@ from ee_runner.workspace import places
 if TYPE_CHECKING:
     from ee_runner.stream.cache import BlobStore
 
+CACHE_LIMIT = 10 * 2**30
+"""Bytes that stay in a worker's cache after a job; what was used least recently makes room."""
+
 KEEPALIVE = 10.0
 """Seconds of silence after which a keepalive goes into a pipe or a socket."""
 
@@ -171,6 +174,8 @@ class Worker:
             ident, asked = str(options["ident"]), self._received.hello
             outgoing.begin(asked, ident=ident, cache=self._cache, journals=self._terms.journals)
             self._work(options, directory, outgoing)
+            if self._cache is not None:
+                self._cache.prune(CACHE_LIMIT)
 
     def _receive(self, directory: Path, outgoing: Outgoing) -> dict[str, Any]:
         """Read the request, and unpack what comes with it; the options are checked before anything is written."""

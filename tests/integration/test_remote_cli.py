@@ -195,7 +195,7 @@ def test_process_says_why_there_was_no_job_and_ends_with_its_exit_code(ends: End
     plain = streams.older({"kwargs": {"playbook": "none.yml"}}, {"eof": True})
     done = ends.run("process", job, given=ends.run("worker", given=plain).stdout)
     assert b"there is no playbook" in done.stderr
-    assert done.returncode == 1  # a requester of ansible-runner's kind is told no exit code
+    assert done.returncode == 78
 
 
 def test_keepalives_fill_the_silence_into_a_pipe(ends: Ends, job: Path) -> None:

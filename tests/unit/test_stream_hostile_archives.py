@@ -225,7 +225,7 @@ def furnish(target: Path) -> None:
     os.mkfifo(target / "b" / "c")
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(st.lists(st.lists(entries(), max_size=6), min_size=1, max_size=3), st.booleans(), st.sampled_from([1, 7, 1000]))
 def test_no_archive_touches_anything_outside(job: list[list[Made]], outside: bool, piece: int) -> None:
     with surroundings() as target:
@@ -244,7 +244,7 @@ def trees(draw: st.DrawFn) -> bytes:
     return archive(*(directory(name + b"/") if to is None else link(name, to) for name, to in made.items()))
 
 
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(st.lists(trees(), min_size=1, max_size=4))
 def test_no_link_leads_out_whatever_the_jobs_before_have_left(jobs: list[bytes]) -> None:
     with surroundings() as target:
@@ -275,7 +275,7 @@ def test_an_archive_that_is_cut_anywhere_says_so() -> None:
         unpack(target, GOOD)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=150, deadline=None, database=None)
 @given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
 def test_a_damaged_archive_is_refused_in_words_or_harmless(changes: list[tuple[int, int]]) -> None:
     data = bytearray(GOOD)

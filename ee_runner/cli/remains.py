@@ -259,7 +259,8 @@ def _opened(parent: int, name: str) -> int:
     try:
         mode = os.fstat(handle).st_mode
         if stat.S_IMODE(mode) & stat.S_IRWXU != stat.S_IRWXU:
-            os.chmod(f"/proc/self/fd/{handle}", stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101 - a descriptor
+            opened: int | str = handle if _HANDLE == os.O_RDONLY else f"/proc/self/fd/{handle}"
+            os.chmod(opened, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101 - a descriptor
         return os.open(".", os.O_RDONLY | _NO_FOLLOW, dir_fd=handle)
     finally:
         os.close(handle)

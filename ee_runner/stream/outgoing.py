@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from ee_runner.errors import ArtifactError, StreamError
 from ee_runner.logs import log
 from ee_runner.names import new_ident
-from ee_runner.stream import pack, records
+from ee_runner.stream import records
+from ee_runner.stream.archive import pack
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder
 from ee_runner.stream.records import OWN, Encoder, Hello, Kind

@@ -24,10 +24,10 @@ from ee_runner.pipeline import Display, Distributor
 from ee_runner.preparation import outcome_of
 from ee_runner.results import Results
 from ee_runner.sources import Resolved
+from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
 from ee_runner.stream.progress import Progress
 from ee_runner.stream.records import OWN, Hello, Kind, Record
-from ee_runner.stream.unpack import Unpacker
 from ee_runner.stream.wire import Canceled, Input
 from ee_runner.workspace import places
 
@@ -238,7 +238,7 @@ class Processor(Results):
     def _is_wanted(self, name: str) -> bool:
         """Say whether an entry is an artifact of this job: no event, no other job's directory, no file of ours."""
         first = name.partition("/")[0]
-        return not name.startswith("job_events/") and first not in self._foreign and first not in (".stream", ".events")
+        return first not in ("job_events", ".stream", ".events") and first not in self._foreign
 
     def _finish(self, ended: Record | None, incoming: Incoming) -> None:
         """Settle how the job ended, from the last record and from the artifacts."""

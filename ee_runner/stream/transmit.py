@@ -17,7 +17,8 @@ from ee_runner.handlers import check_callbacks
 from ee_runner.logs import log
 from ee_runner.names import new_ident
 from ee_runner.sources import Resolved
-from ee_runner.stream import pack, records, request
+from ee_runner.stream import records, request
+from ee_runner.stream.archive import pack
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder

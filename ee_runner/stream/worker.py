@@ -22,11 +22,12 @@ from ee_runner.names import new_ident
 from ee_runner.preparation import outcome_of
 from ee_runner.runner import Runner
 from ee_runner.sources import Resolved, state_directory
-from ee_runner.stream import pack, request
+from ee_runner.stream import request
+from ee_runner.stream.archive import pack
+from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
 from ee_runner.stream.outgoing import Outgoing
 from ee_runner.stream.records import Hello, Kind
-from ee_runner.stream.unpack import Unpacker
 from ee_runner.stream.wire import Canceled, Input, Output, is_live
 from ee_runner.workspace import places
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import inspect
 import io
 import json
@@ -10,6 +11,8 @@ import stat
 import subprocess
 import sys
 import threading
+import uuid
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ import pytest
 
 import ansible_runner
 import ee_runner
-from ansible_runner import utils
+from ansible_runner import streaming, utils
 from ansible_runner.config.ansible_cfg import AnsibleCfgConfig
 from ansible_runner.config.command import CommandConfig
 from ansible_runner.config.doc import DocConfig
@@ -26,6 +29,8 @@ from ansible_runner.config.inventory import InventoryConfig
 from ansible_runner.config.runner import ExecutionMode, RunnerConfig
 from ansible_runner.loader import ArtifactLoader
 from ansible_runner.utils import capacity
+from ansible_runner.utils.streaming import stream_dir, unstream_dir
+from ee_runner.errors import TruncatedStream, UnsafeArchive
 
 GREETING = "- hosts: one\n  gather_facts: false\n  tasks: [{debug: {msg: a greeting}}]\n"
 
@@ -68,6 +73,10 @@ def test_importing_it_loads_nothing_else() -> None:
         "runner.Runner",
         "runner_config.RunnerConfig",
         "run_async",
+        "streaming.Processor",
+        "streaming.Transmitter",
+        "streaming.UUIDEncoder",
+        "streaming.Worker",
         "utils.isinventory",
     ],
 )
@@ -297,6 +306,86 @@ def test_plugins_is_a_live_dictionary_and_a_module(greeting: Path, monkeypatch: 
     monkeypatch.setitem(ansible_runner.plugins, "added", Plugin)
     ansible_runner.run(private_data_dir=greeting, playbook="site.yml", ident=7, quiet=True)
     assert statuses == ["starting 7", "running 7", "successful 7"]
+
+
+# Remote jobs
+
+
+def test_the_three_ends_are_classes(greeting: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    place = tmp_path_factory.mktemp("process")
+    request, result = io.BytesIO(), io.BytesIO()
+    sender = streaming.Transmitter(_output=request, private_data_dir=str(greeting), playbook="site.yml", ident=7)
+    assert sender.run() == ("unstarted", None)
+    request.seek(0)
+    worker = streaming.Worker(_input=request, _output=result, keepalive_seconds=0)
+    assert (worker.status, worker.rc) == ("unstarted", None)
+    assert worker.run() == (worker.status, worker.rc) == ("successful", 0)
+    assert not Path(worker.private_data_dir).exists()
+    result.seek(0)
+    statuses: list[str] = []
+    processor = streaming.Processor(
+        _input=result,
+        status_handler=lambda data, runner_config: statuses.append(f"{data['status']} {bool(runner_config.command)}"),
+        private_data_dir=str(place),
+        ident=7,
+        quiet=True,
+        playbook="site.yml",
+    )
+    assert (processor.artifact_dir, processor.config.settings) == (str(place / "artifacts/7"), {})
+    assert processor.run() == (processor.status, processor.rc) == ("successful", 0)
+    assert statuses == ["starting True", "running True", "successful True"]
+    assert (place / "artifacts/7/rc").read_text() == "0"
+
+
+def test_the_arguments_of_the_ends_stand_in_the_order_that_programs_know() -> None:
+    handlers = "status_handler event_handler artifacts_handler cancel_callback finished_callback"
+    known = {
+        streaming.Transmitter: "_output",
+        streaming.Worker: "_input _output keepalive_seconds",
+        streaming.Processor: f"_input {handlers}",
+    }
+    for end, names in known.items():
+        parameters = inspect.signature(end).parameters.values()
+        assert [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD] == names.split()
+
+
+def test_a_uuid_is_its_digits_in_json() -> None:
+    value = uuid.UUID(int=1)
+    assert json.loads(json.dumps({"uuid": value}, cls=streaming.UUIDEncoder)) == {"uuid": value.hex}
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        json.dumps({"uuid": object()}, cls=streaming.UUIDEncoder)
+
+
+def test_a_directory_goes_through_a_stream_and_nothing_after_it_is_taken(tmp_path: Path) -> None:
+    source, stream = tmp_path / "source", io.BytesIO()
+    (source / "empty").mkdir(parents=True)
+    (source / "script").write_text("text")
+    (source / "script").chmod(0o750)
+    (source / "link").symlink_to("script")
+    os.mkfifo(source / "pipe")
+    stream_dir(str(source), stream)
+    stream.write(b'{"eof": true}')
+    for _ in range(2):  # what is there is replaced
+        stream.seek(0)
+        unstream_dir(stream, json.loads(stream.readline())["zipfile"], str(tmp_path / "target"))
+        assert stream.readline() == b'{"eof": true}'
+    target = tmp_path / "target"
+    assert {path.name for path in target.iterdir()} == {"empty", "link", "script"}
+    assert ((target / "link").readlink(), (target / "link").read_text()) == (Path("script"), "text")
+    assert stat.S_IMODE((target / "script").stat().st_mode) == 0o750
+
+
+def test_an_archive_of_others_writes_nothing_elsewhere_and_one_that_is_cut_says_so(tmp_path: Path) -> None:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("inside", "text")
+        archive.writestr("../outside", "text")
+    encoded = base64.b64encode(content.getvalue())
+    with pytest.raises(UnsafeArchive, match="outside"):
+        unstream_dir(io.BytesIO(encoded), len(content.getvalue()), str(tmp_path / "target"))
+    assert not (tmp_path / "outside").exists()
+    with pytest.raises(TruncatedStream, match="ends too early"):
+        unstream_dir(io.BytesIO(encoded[:40]), len(content.getvalue()), str(tmp_path / "target"))
 
 
 # Helpers

@@ -184,7 +184,7 @@ class Recording:
         return self.processed_in(mix) / "artifacts/job"
 
     def make(self) -> None:
-        pairs = list(product(SIDES, repeat=2))
+        pairs = list(product(SIDES, SIDES))
         with ThreadPoolExecutor(2) as pool:
             self.requests.update(zip(SIDES, pool.map(self.request, SIDES), strict=True))
             self.results.update(zip(pairs, pool.map(lambda pair: self.result(*pair), pairs), strict=True))

@@ -31,12 +31,14 @@ def finished_callback(runner: Any) -> None:
     told.append(["finished", runner.status])
 
 
-handlers = {
+handlers: dict[str, Any] = {
     "status_handler": status_handler,
     "event_handler": event_handler,
     "artifacts_handler": artifacts_handler,
     "finished_callback": finished_callback,
 }
-given = json.loads(keywords)
-runner = ansible_runner.run(streamer=streamer, **given, **(handlers if streamer == "process" else {}))
+given: dict[str, Any] = json.loads(keywords)
+if streamer == "process":
+    given.update(handlers)
+runner = ansible_runner.run(streamer=streamer, **given)  # type: ignore[arg-type]
 Path(report).write_text(json.dumps({"told": told, "status": runner.status, "rc": runner.rc}))

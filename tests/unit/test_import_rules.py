@@ -73,7 +73,7 @@ def test_the_values_need_the_standard_library_alone(module: str) -> None:
     "module",
     [
         "ee_runner.events.decoder",
-        *(f"ee_runner.stream.{name}" for name in ("records", "lines", "frames", "decoder", "zipformat")),
+        *(f"ee_runner.stream.{name}" for name in ("records", "lines", "frames", "decoder", "archive.zipformat")),
     ],
 )
 def test_protocol_code_does_no_input_or_output(module: str) -> None:

@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ee_runner.errors import StreamError, UnsafeArchive
-from ee_runner.stream import pack, walk, zipformat
-from ee_runner.stream.zipformat import Entry
+from ee_runner.stream.archive import pack, walk, zipformat
+from ee_runner.stream.archive.zipformat import Entry
 from tests.support import venvs
 from tests.support.processes import REPO
 
@@ -535,7 +535,7 @@ def test_many_files_and_a_large_one_need_little_memory(source: Path) -> None:
     program = """
 import re, sys
 from pathlib import Path
-from ee_runner.stream import pack
+from ee_runner.stream.archive import pack
 def peak(): return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 mode, source, before, count = sys.argv[1], Path(sys.argv[2]), peak(), 0
 made = pack.batches(source) if mode == "batches" else [getattr(pack, mode)(source)]

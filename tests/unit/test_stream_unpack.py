@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 
 from ee_runner.errors import ArtifactError, BadFrame, StreamError, TruncatedStream, UnsafeArchive
-from ee_runner.stream import pack
+from ee_runner.stream.archive import pack
+from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.cache import BlobStore
-from ee_runner.stream.unpack import Unpacker
 from tests.support.hostile import DIRECTORY, FILE, Made, archive, directory, file, own, own_link
 
 NS = 1_700_000_000_123_456_789
@@ -469,7 +469,7 @@ def test_no_descriptor_is_left_open(source: Path, tmp_path: Path) -> None:
 MEMORY = """
 import os, sys
 from pathlib import Path
-from ee_runner.stream.unpack import Unpacker
+from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.workspace import places
 
 def peak():

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Union
 
 from ee_runner.errors import StreamError
-from ee_runner.stream import zipformat
-from ee_runner.stream.zipformat import Entry
+from ee_runner.stream.archive import zipformat
+from ee_runner.stream.archive.zipformat import Entry
 
 BLOCK = 512 * 1024
 """How much of a file is read at once."""

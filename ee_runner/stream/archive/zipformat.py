@@ -126,7 +126,7 @@ class End:
 
 def shown(name: bytes) -> str:
     """Return a name for a message: one line, without what a terminal would obey."""
-    text = name.decode("utf-8", "backslashreplace")
+    text = (name[:200] + b"..." if len(name) > 200 else name).decode("utf-8", "backslashreplace")
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
 
 

@@ -17,9 +17,9 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ee_runner.stream import zipformat
-from ee_runner.stream.walk import ZEROS, Digests, Exclude, Found, Skipped, Tree, changed
-from ee_runner.stream.zipformat import Entry
+from ee_runner.stream.archive import zipformat
+from ee_runner.stream.archive.walk import ZEROS, Digests, Exclude, Found, Skipped, Tree, changed
+from ee_runner.stream.archive.zipformat import Entry
 
 BATCH = 4 * 1024 * 1024
 """Up to this size files are gathered in memory, and compressed there."""

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         LaunchError,
         MountRefused,
         RunnerError,
+        StreamError,
     )
     from ee_runner.events.model import Event, Stats
     from ee_runner.queries import (
@@ -46,6 +47,7 @@ _HOMES = {
         "LaunchError",
         "MountRefused",
         "RunnerError",
+        "StreamError",
     ),
     "ee_runner.events.model": ("Event", "Stats"),
     "ee_runner.queries": (
@@ -78,6 +80,7 @@ __all__ = [
     "RunnerError",
     "Secret",
     "Stats",
+    "StreamError",
     "__version__",
     "arun",
     "get_ansible_config",

@@ -52,6 +52,7 @@ def guarded(work: Callable[[Ward], int]) -> int:
     older = orphans.children()
     mask = _quiet()
     try:
+        orphans.adopt()  # before there can be any
         wires = _Wires.laid()
         guardian = os.fork()
     except OSError as error:
@@ -65,6 +66,7 @@ def _second(work: Callable[[Ward], int], above: _Wires, mask: set[int]) -> int:
     """Be the guardian, with the worker below."""
     os.setsid()
     try:
+        orphans.adopt()
         wires = _Wires.laid()
         worker = os.fork()
     except OSError as error:
@@ -91,10 +93,7 @@ def _third(work: Callable[[Ward], int], wires: tuple[_Wires, _Wires], mask: set[
 
 
 class _Wires(NamedTuple):
-    """Between a guard and the process below: `told` leads up; on `life` a byte says that the guard is ready.
-
-    The end of `life` is the end of the guard.
-    """
+    """Between a guard and the process below: `told` leads up; `life` leads down, where nothing but its end counts."""
 
     told_read: int
     told_write: int
@@ -125,9 +124,6 @@ class _Guard:
         """Guard the child to its end and return its exit code; `older` children are none of its."""
         self._let_go()
         self._listen()
-        orphans.adopt()
-        with contextlib.suppress(BrokenPipeError):  # it has ended already
-            os.write(self._life, b"+")
         while self._status is None:
             self._look()
         self._hear()

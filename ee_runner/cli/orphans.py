@@ -22,21 +22,28 @@ _BREATH = 0.002
 
 def adopt() -> None:
     """Become the parent of all orphans below, where that is possible (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
+    with contextlib.suppress(ImportError, OSError, AttributeError):  # not Linux
+        try:
+            import _ctypes
 
-        ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+            _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (_SUBREAPER, 1, 0, 0, 0))
+        except (ImportError, AttributeError):  # what ctypes is made of may change, but ctypes takes 2 ms to load
+            import ctypes
+
+            ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
 
 
 def rename(name: bytes, title: bytes) -> None:
     """Have ps(1) show this process by another name (15 bytes) and title, cut to the length of its arguments (Linux)."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):
-        import ctypes
-
+    with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_bytes(name)
         start, end = map(int, _stat("self")[_ARGUMENTS])
         if 0 < start < end:  # a NUL must end it, or the kernel reads on into the environment
-            ctypes.memmove(start, title[: end - start - 1].ljust(end - start, b"\0"), end - start)
+            memory = os.open("/proc/self/mem", os.O_WRONLY)
+            try:
+                os.pwrite(memory, title[: end - start - 1].ljust(end - start, b"\0"), start)
+            finally:
+                os.close(memory)
 
 
 def children() -> frozenset[int]:

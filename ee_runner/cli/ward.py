@@ -14,20 +14,16 @@ from ee_runner.cli import remains
 class Ward:
     """What a worker under guard may say; every method may be called from any thread.
 
-    The first word is to come before the first process is started: it waits until the guardian has become the one to
-    whom orphans go, which takes no longer than loading what a job needs.
-
-    `told` are the pipes to the guards, the nearest first; on `lifeline` that one says that it is ready, and has gone.
+    `told` are the pipes to its guards, the nearest first; `lifeline` is one that ends with the nearest.
     """
 
     def __init__(self, told: Iterable[int], lifeline: int) -> None:
         self._told = list(told)
         self._lifeline = lifeline
         self._lock = threading.RLock()  # a signal handler may tell something too
-        self._ready = threading.Event()
         self._abandoned = False
         self._callback: Callable[[], None] = _end_in_order
-        self._write("is", str(os.getpid()))
+        self._tell("is", str(os.getpid()))
         threading.Thread(target=self._watch, name="guardian's end", daemon=True).start()
 
     def owns(self, path: Path) -> None:
@@ -74,19 +70,13 @@ class Ward:
             threading.Thread(target=callback, daemon=True).start()
 
     def _watch(self) -> None:
-        while os.read(self._lifeline, 1):
-            self._ready.set()
-        self._ready.set()
+        os.read(self._lifeline, 1)  # it only ever ends
         with self._lock:
             self._abandoned = True
             callback = self._callback
         callback()
 
     def _tell(self, *words: str) -> None:
-        self._ready.wait()
-        self._write(*words)
-
-    def _write(self, *words: str) -> None:
         record = remains.record(words)
         with self._lock:
             self._told = [pipe for pipe in self._told if _written(pipe, record)]

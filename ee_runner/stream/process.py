@@ -109,6 +109,10 @@ class Processor(Results):
     def artifact_dir(self) -> str:
         return str(self._directory)
 
+    @property
+    def private_data_dir(self) -> str:
+        return str(self.config.private_data_dir)
+
     def cancel(self) -> None:
         """Read no further; a worker whose results nobody reads stops its job."""
         self._attachment.cancellation.request()

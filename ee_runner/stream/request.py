@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,8 +62,7 @@ def of_options(resolved: Resolved) -> Request:
     if resolved.values["only_transmit_kwargs"]:
         directory = Path(resolved.values["private_data_dir"] or "").absolute()
         ident = str(resolved.values["ident"])
-        playbook = {"playbook": _one_or_all(given["playbook"])} if "playbook" in given else {}
-        return _request(ident, directory, {**given, **playbook, "ident": ident}, {})
+        return _request(ident, directory, {**given, **_as_they_are_there(given, directory), "ident": ident}, {})
     job = content(resolved)
     files: dict[str, bytes] = {}
     if resolved.values["project_dir"] is not None:
@@ -74,11 +73,10 @@ def of_options(resolved: Resolved) -> Request:
     if isinstance(job.target, RoleTarget):
         given = {name: value for name, value in given.items() if name not in _OF_ROLES}
         given["playbook"] = role_play(job.target)
-    if "roles_path" in given:
-        given["roles_path"] = [_relative(Path(path).absolute(), job.private_data_dir) for path in given["roles_path"]]
+        given.setdefault("roles_path", [])
     if job.inventory:
         given["inventory"] = _inventory(job, files)
-    return _request(job.ident, job.private_data_dir, {**given, "ident": job.ident}, files)
+    return _request(job.ident, job.private_data_dir, {**given, "ident": job.ident}, files, _roles(given, job))
 
 
 def accepted(body: Mapping[str, Any], directory: Path) -> dict[str, Any]:
@@ -112,10 +110,17 @@ def of_the_job(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _STAYS and value is not None}
 
 
-def _request(ident: str, source: Path, given: Mapping[str, Any], files: Mapping[str, bytes]) -> Request:
-    kwargs = {name: _plain(name, value) for name, value in given.items() if name not in _OURS}
-    own = {name: _plain(name, value) for name, value in given.items() if name in _OURS}
-    return Request(ident, source, kwargs, own, files)
+def _request(
+    ident: str,
+    source: Path,
+    given: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    roles: Mapping[str, Any] | None = None,
+) -> Request:
+    """Return the request; `roles` are `roles_path` for ansible-runner, in whose place one of ours takes its own."""
+    own = {name: _plain(name, value) for name, value in given.items() if name in _OURS or name in (roles or ())}
+    kwargs = {name: _plain(name, value) for name, value in given.items() if name not in own}
+    return Request(ident, source, {**kwargs, **(roles or {})}, own, files)
 
 
 def _given(resolved: Resolved) -> Iterator[tuple[str, Any]]:
@@ -161,6 +166,39 @@ def _from_pipes(env: Path, resolved: Resolved, files: dict[str, bytes]) -> dict[
     return found
 
 
+def _roles(given: dict[str, Any], job: Content) -> dict[str, Any]:
+    """Make the paths of roles those below the directory; return them as ansible-runner's worker can use them.
+
+    That hands them to Ansible as they are, which takes them from where it runs: the project.
+    """
+    if "roles_path" not in given:
+        return {}
+    own = [_relative(Path(path).absolute(), job.private_data_dir) for path in given["roles_path"]]
+    given["roles_path"] = own
+    home = job.project_dir if job.project_dir.is_dir() else job.private_data_dir
+    below = (path if Path(path).is_absolute() else os.path.relpath(job.private_data_dir / path, home) for path in own)
+    return {"roles_path": os.pathsep.join((*below, os.path.relpath(job.private_data_dir / "roles", home)))}
+
+
+def _as_they_are_there(given: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+    """Return the paths of a job whose files are at the worker already, perhaps in another place."""
+    found: dict[str, Any] = {}
+    if "playbook" in given:
+        project = Path(given.get("project_dir") or directory / "project")
+        found["playbook"] = _one_or_all([_below_if_path(each, project) for each in given["playbook"]])
+    if "project_dir" in given:
+        found["project_dir"] = _below_if_path(str(given["project_dir"]), directory)
+    if "inventory" in given:
+        found["inventory"] = _each(given["inventory"], lambda source: _named(source, directory))
+    return found
+
+
+def _named(source: Any, directory: Path) -> Any:
+    if not isinstance(source, str) or "\n" in source or Path(source).is_absolute():
+        return _below_if_path(source, directory)
+    return f"inventory/{source}" if inputs.mode_of(directory / "inventory" / source) else source
+
+
 def _playbooks(playbooks: list[Any], job: Content) -> Any:
     return _one_or_all([_playbook(each, job) if isinstance(each, str) else each for each in playbooks])
 
@@ -174,6 +212,14 @@ def _playbook(name: str, job: Content) -> str:
     return os.path.relpath(path, job.project_dir)
 
 
+def _below_if_path(value: Any, directory: Path) -> Any:
+    return _relative(Path(value), directory) if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+def _each(value: Any, change: Callable[[Any], Any]) -> Any:
+    return [change(item) for item in value] if isinstance(value, list | tuple) else change(value)
+
+
 def _one_or_all(playbooks: list[Any]) -> Any:
     """Return a single playbook's name as such: ansible-runner takes a list for plays."""
     return playbooks[0] if len(playbooks) == 1 and isinstance(playbooks[0], str) else playbooks
@@ -181,7 +227,7 @@ def _one_or_all(playbooks: list[Any]) -> Any:
 
 def _inventory(job: Content, files: dict[str, bytes]) -> Any:
     """Return the inventory as a path below the directory; hosts that were given as such become a file sent with it."""
-    sources = [_source(source, job, files) for source in job.inventory]
+    sources = list(dict.fromkeys(_source(source, job, files) for source in job.inventory))
     return sources[0] if len(sources) == 1 else sources
 
 

@@ -17,8 +17,6 @@ from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
 
 _CHUNK = 256 * 1024
-_QUEUED = 16
-"""Chunks that a reading thread is ahead of who takes them."""
 
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 
@@ -71,14 +69,21 @@ class Input:
         return take
 
     def _through_thread(self, stack: contextlib.ExitStack) -> Callable[[], bytes]:
-        """Have a thread read what can not be waited for; it ends with the input, or when nobody takes chunks."""
-        chunks: queue.Queue[bytes | BaseException | None] = queue.Queue(_QUEUED)
+        """Have a thread read what can not be waited for, each chunk when it is asked for.
+
+        After the last record it reads no more: it would hold the file's lock, and closing that wait for the other end.
+        """
+        chunks: queue.SimpleQueue[bytes | BaseException | None] = queue.SimpleQueue()
+        wanted = threading.Semaphore(0)
         read = _reading(self._source)
         left = threading.Event()
 
         def feed() -> None:
             data: bytes | BaseException = b"-"
-            while data and not left.is_set():
+            while data:
+                wanted.acquire()
+                if left.is_set():
+                    return
                 try:
                     data = read()
                 except BaseException as error:
@@ -89,16 +94,15 @@ class Input:
 
         def leave() -> None:
             left.set()
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    chunks.get_nowait()
+            wanted.release()
 
         stack.callback(leave)
-        stack.enter_context(self._cancellation.waking(lambda: _nudge(chunks)))
+        stack.enter_context(self._cancellation.waking(lambda: chunks.put(None)))
         threading.Thread(target=feed, name="ee_runner stream", daemon=True).start()
 
         def take() -> bytes:
             deadline = self._deadline()
+            wanted.release()
             while True:
                 try:
                     data = chunks.get(timeout=self._patience(deadline))
@@ -346,11 +350,6 @@ def _wake_pipe(cancellation: Cancellation) -> Iterator[int]:
     finally:
         os.close(reading)
         os.close(writing)
-
-
-def _nudge(chunks: queue.Queue[Any]) -> None:
-    with contextlib.suppress(queue.Full):
-        chunks.put_nowait(None)
 
 
 def _raising(error: BaseException) -> Callable[[], bytes]:

@@ -215,12 +215,7 @@ def main(name: str, *arguments: str) -> int:
     if name == "mounted_remove":
         mounted_remove(*arguments)
         return 0
-    return guarded(lambda ward: under(ward, WORKS[name], arguments))
-
-
-def under(ward: Ward, work: Callable[..., int], arguments: tuple[str, ...]) -> int:
-    ward.released(Path("nothing"))  # the first word, before there are processes
-    return work(ward, *arguments)
+    return guarded(lambda ward: WORKS[name](ward, *arguments))
 
 
 if __name__ == "__main__":

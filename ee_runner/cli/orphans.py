@@ -26,7 +26,7 @@ def adopt() -> None:
         try:
             import _ctypes
 
-            _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen(None, 0), "prctl"), (_SUBREAPER, 1, 0, 0, 0))
+            _ctypes.call_function(_ctypes.dlsym(_ctypes.dlopen("", 0), "prctl"), (_SUBREAPER, 1, 0, 0, 0))
         except (ImportError, AttributeError):  # what ctypes is made of may change, but ctypes takes 2 ms to load
             import ctypes
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -176,7 +177,7 @@ class TestLeftAlone:
             program = start("copy", pass_fds=(lock.fileno(),))
         ours = {Path(f"/proc/{program.worker}/fd/{number}").readlink() for number in (0, 1)} | {tmp_path / "lock"}
         for pid in (program.front, program.guardian):
-            wait_until(lambda pid=pid: not held(pid) & ours, bound=BOUND, what=f"a guard that holds {held(pid)}")
+            wait_until(partial(apart, pid, ours), bound=BOUND, what=f"a guard that holds {held(pid)}")
             assert len(held(pid)) <= 8
 
     def test_a_guard_is_told_from_the_worker_by_its_name(self, start: Start) -> None:
@@ -201,6 +202,11 @@ class TestLeftAlone:
         program = start("copy", before=(sys.executable, "-c", code))
         assert program.process.communicate(b"5")[0] == b"5\n"
         assert program.process.returncode == 5
+
+
+def apart(pid: int, paths: set[Path]) -> bool:
+    """Say whether a process holds none of these open."""
+    return not held(pid) & paths
 
 
 def held(pid: int) -> set[Path]:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,11 @@ def test_what_is_no_file_is_no_blob(store: BlobStore, tmp_path: Path, kind: str)
     name = digest(b"x").hex()
     place = tmp_path / "cache" / name[:2] / name
     place.parent.mkdir()
-    make = {"link": lambda: place.symlink_to("/etc/passwd"), "pipe": lambda: os.mkfifo(place), "directory": place.mkdir}
+    make: dict[str, Any] = {
+        "link": lambda: place.symlink_to("/etc/passwd"),
+        "pipe": lambda: os.mkfifo(place),
+        "directory": place.mkdir,
+    }
     make[kind]()
     before = descriptors()
     assert digest(b"x") not in store

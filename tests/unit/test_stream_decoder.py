@@ -74,7 +74,8 @@ def outcome(chunks: list[bytes]) -> tuple[list[Item], str]:
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
     """The data in pieces of these sizes, again and again."""
-    chunks, at = [], 0
+    chunks: list[bytes] = []
+    at = 0
     while at < len(data):
         size = sizes[len(chunks) % len(sizes)]
         chunks.append(data[at : at + size])
@@ -99,7 +100,7 @@ messages = st.one_of(
     st.builds(lambda more, value: (Kind.EVENT, {**more, "event": [value]}), extra, words),
 )
 archives = st.tuples(st.just(Kind.ARCHIVE), st.lists(st.binary(max_size=200), max_size=4))
-keepalives = st.just((Kind.KEEPALIVE, {}))
+keepalives: Any = st.just((Kind.KEEPALIVE, {}))
 scripts = st.lists(st.one_of(messages, archives, keepalives), max_size=8)
 noises = st.lists(st.one_of(st.binary(max_size=40), st.sampled_from(HOSTILE)), max_size=4).map(b"".join)
 

@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -125,7 +126,8 @@ class TestFrames:
 
     def test_records_and_archives_do_not_mix(self) -> None:
         encoder = FrameEncoder()
-        for misuse in (lambda: encoder.content(b""), encoder.archive_end):
+        misuses: tuple[Callable[[], bytes], ...] = (lambda: encoder.content(b""), encoder.archive_end)
+        for misuse in misuses:
             with pytest.raises(ValueError, match="no archive is open"):
                 misuse()
         encoder.archive(None)

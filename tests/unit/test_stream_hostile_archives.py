@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ee_runner.errors import BadFrame, StreamError, TruncatedStream, UnsafeArchive
-from ee_runner.stream.archive.unpack import Limits, Unpacker
+from ee_runner.stream.archive.admission import Limits
+from ee_runner.stream.archive.unpack import Unpacker
 from tests.support import hostile
 from tests.support.hostile import Case, Made, archive, deflated, directory, file, link, own, own_link
 

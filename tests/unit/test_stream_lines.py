@@ -8,6 +8,7 @@ import json
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -389,7 +390,8 @@ class TestTheEncoder:
 
     def test_records_and_archives_do_not_mix(self) -> None:
         encoder = LineEncoder(sealed=True)
-        for misuse in (lambda: encoder.content(b""), encoder.archive_end):
+        misuses: tuple[Callable[[], bytes], ...] = (lambda: encoder.content(b""), encoder.archive_end)
+        for misuse in misuses:
             with pytest.raises(ValueError, match="no archive is open"):
                 misuse()
         encoder.archive(1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import re
 import select
 import shutil
 import signal
@@ -198,9 +199,7 @@ class Chain:
         for child in self.ends.values():
             child.wait()
         wait_until(lambda: not self._kill_all(), bound=30, what=f"end of {self.ident}")
-        for name in self.setting.containers(self.mark):
-            assert self.setting.client is not None
-            subprocess.run([self.setting.client, "rm", "--force", name], capture_output=True, check=False)
+        wait_until(self._containers_are_removed, bound=60, what=f"end of the containers of {self.ident}")
         for path in self._files():
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.root)
@@ -210,6 +209,13 @@ class Chain:
             signal_if_alive(pid, signal.SIGKILL)
         return found
 
+    def _containers_are_removed(self) -> bool:
+        """Remove containers; podman's first try fails for one whose monitor was killed."""
+        for name in self.setting.containers(self.mark):
+            assert self.setting.client is not None
+            subprocess.run([self.setting.client, "rm", "--force", name], capture_output=True, check=False)
+        return not self.setting.containers(self.mark)
+
     def _is_zombie(self, pid: int) -> bool:
         """Say whether a process waits for a parent of the chain; init's are init's, and the ends are reaped here."""
         return _state(pid) == "Z" and parent(pid) not in (1, os.getpid())
@@ -217,10 +223,11 @@ class Chain:
     def _files(self) -> list[Path]:
         """Return temporary files and directories, those in shared memory by the pids in their names.
 
-        What Ansible's modules have in TMPDIR while they run stays there when they are killed; that is Ansible's.
+        What Ansible's modules have in TMPDIR while they run stays there when they are killed; that is Ansible's, as the
+        file of eight letters with which Python tries a directory is Python's.
         """
-        of_ansible = ("ansible_", "ansible-")
-        found = [path for path in (self.root / "tmp").iterdir() if not path.name.startswith(of_ansible)]
+        theirs = re.compile(r"ansible[_-].*|[a-z0-9_]{8}")
+        found = [path for path in (self.root / "tmp").iterdir() if not theirs.fullmatch(path.name)]
         return [*found, *(path for pid in self.seen for path in SHARED_MEMORY.glob(f"ee_runner_{pid}_*"))]
 
 

@@ -128,7 +128,8 @@ class _Guard:
             self._look()
         self._hear()
         killed = os.WIFSIGNALED(self._status)
-        if killed or self._abandoned:
+        stopped = self._claims.stopped and self._above is not None  # the front's child has seen to it
+        if killed or self._abandoned or stopped:
             self._say(remains.clean(self._claims, older=older))
         return 128 + os.WTERMSIG(self._status) if killed else os.WEXITSTATUS(self._status)
 
@@ -208,8 +209,10 @@ class _Guard:
         if os.WIFSIGNALED(self._status):
             what = f"process {self._child} was killed by {_signal_name(os.WTERMSIG(self._status))}"
             _complain(f"{what}; {cleaned or 'it left nothing behind'}")
-        elif cleaned:
+        elif cleaned and self._abandoned:
             _complain(f"the process above process {self._child} was killed; {cleaned}")
+        elif cleaned:
+            _complain(f"the job was stopped; {cleaned}")
 
 
 def _quiet() -> set[int]:

@@ -47,6 +47,8 @@ class Claims:
         self._prefixes: set[tuple[str, str]] = set()
         self.containers: dict[str, dict[str, str]] = {}
         """By engine, each with the supervisor that its labels name."""
+        self.stopped = False
+        """Whether processes that are left belong to what was stopped."""
 
     def feed(self, data: bytes) -> None:
         self._buffer += data
@@ -65,6 +67,8 @@ class Claims:
             self._prefixes.add((subject, more[0]))
         elif verb == "runs":
             self.containers.setdefault(subject, {})[more[0]] = more[1]
+        elif verb == "stopped":
+            self.stopped = True
 
     def paths(self) -> Iterator[tuple[str, str]]:
         """Yield the paths to remove, each with the identity that it had when it was told, if it was there then."""

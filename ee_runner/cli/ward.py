@@ -58,6 +58,10 @@ class Ward:
         program = os.path.abspath(engine) if "/" in engine else engine  # noqa: PTH100 - links stay
         self._tell("runs", program, container, f"{own[labels.PID]}/{own[labels.START]}")
 
+    def stopped(self) -> None:
+        """Have what this process leaves running ended after it, for its job was stopped and did not end by itself."""
+        self._tell("stopped", "")
+
     def on_abandoned(self, callback: Callable[[], None]) -> None:
         """Have this called, in a thread, when a guard has been killed and the job is to be ended in order.
 

@@ -75,7 +75,8 @@ class Transmitter:
 
     def run(self) -> tuple[str, int | None]:
         """Write the job; raises StreamError when the reader goes away, or a file can not be read or changes."""
-        with Output(sys.stdout.buffer if self._output is None else self._output) as output:
+        target = sys.stdout.buffer if self._output is None else self._output
+        with Output(target, cancellation=self._cancellation) as output:
             self._send(output)
         return self.status, self.rc
 

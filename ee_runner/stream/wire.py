@@ -8,6 +8,7 @@ import os
 import queue
 import select
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -167,7 +168,8 @@ class Output:
     """Writes whole records to a file object, a socket or a descriptor, none of which it closes, from any thread.
 
     With `keepalive` seconds, `idle` gives what is sent after that time without a record. `gone` is called, from a
-    thread, when the reader has gone away, as soon as that shows. Use it as a context manager: its thread ends with it.
+    thread, when the reader has gone away, as soon as that shows. Once `cancellation` was requested, a pipe's reader has
+    `patience` seconds to take more, then `write` raises Canceled. Use it as a context manager: its thread ends with it.
     """
 
     def __init__(
@@ -177,8 +179,13 @@ class Output:
         keepalive: float | None = None,
         idle: Callable[[], bytes] = bytes,
         gone: Callable[[], None] | None = None,
+        cancellation: Cancellation | None = None,
+        patience: float = 0.0,
     ) -> None:
         self._write = _writing(target)
+        self._cancellation = cancellation
+        self._patience = patience
+        self._stack = contextlib.ExitStack()
         self._descriptor = _descriptor(target)
         self._keepalive = keepalive or None
         self._idle = idle
@@ -190,6 +197,11 @@ class Output:
         self._failed = False
 
     def __enter__(self) -> Output:
+        pipe = _own_end(self._descriptor) if self._cancellation is not None else None
+        if pipe is not None and self._cancellation is not None:
+            self._stack.callback(os.close, pipe)
+            woken = self._stack.enter_context(_wake_pipe(self._cancellation))
+            self._write = _Abortable(pipe, woken, self._cancellation, patience=self._patience).write
         if self._keepalive or (self._gone and self._descriptor is not None):
             self._wake = os.pipe()
             self._thread = threading.Thread(target=self._watch, name="ee_runner keepalive", daemon=True)
@@ -202,6 +214,7 @@ class Output:
             self._thread.join()
             os.close(self._wake[0])
             self._wake = self._thread = None
+        self._stack.close()
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -214,6 +227,9 @@ class Output:
         with self._lock:
             try:
                 self._write(data)
+            except Canceled:
+                self._failed = True
+                raise
             except (OSError, ValueError) as error:
                 self._failed = True
                 if isinstance(error, BrokenPipeError | ConnectionError):
@@ -257,10 +273,47 @@ class Output:
             self._gone()
 
 
+class _Abortable:
+    """Writes to a pipe that does not block, and gives up a reader that stands still when the caller asks to stop."""
+
+    def __init__(self, pipe: int, woken: int, cancellation: Cancellation, *, patience: float) -> None:
+        self._pipe = pipe
+        self._woken = woken
+        self._cancellation = cancellation
+        self._patience = patience
+        self._asked = False  # stays, though the request is forgotten when the job has ended
+
+    def write(self, data: bytes) -> None:
+        self._asked = self._asked or bool(self._cancellation.requested)
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._pipe, view) :]
+            except BlockingIOError:
+                self._wait()
+
+    def _wait(self) -> None:
+        """Wait until there is room; once the caller has asked to stop, no longer than the patience lasts."""
+        deadline: float | None = None
+        poller = select.poll()
+        poller.register(self._pipe, select.POLLOUT)
+        poller.register(self._woken, select.POLLIN)
+        while True:
+            self._asked = self._asked or bool(self._cancellation.requested)
+            if self._asked and deadline is None:
+                deadline = time.monotonic() + self._patience
+            pause = None if deadline is None else max(deadline - time.monotonic(), 0)
+            ready = dict(poller.poll(_milliseconds(pause)))
+            if self._pipe in ready:
+                return
+            if self._woken in ready:
+                os.read(self._woken, _CHUNK)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Canceled("The caller asked to stop, and nobody reads the stream.")
+
+
 def is_live(target: Any) -> bool:
     """Say whether a reader may wait at the other end: it is a pipe or a socket."""
-    import stat
-
     descriptor = _descriptor(target)
     if descriptor is None:
         return not isinstance(target, io.BytesIO)
@@ -274,6 +327,16 @@ def _descriptor(target: Any) -> int | None:
     try:
         return int(target.fileno())
     except (AttributeError, OSError, ValueError, TypeError):
+        return None
+
+
+def _own_end(descriptor: int | None) -> int | None:
+    """Open a pipe's writing end once more, so that it does not block here and still does for those who share it."""
+    try:
+        if descriptor is None or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc, or nobody reads any more: the plain way tells
         return None
 
 

@@ -41,6 +41,10 @@ KEEPALIVE = 10.0
 """Seconds of silence after which a keepalive goes into a pipe or a socket."""
 
 
+_PATIENCE = 3.0
+"""Seconds that the results of a canceled job wait for a reader that stands still."""
+
+
 class Keeper(Protocol):
     """Somebody who cleans up when this process is killed, and has to know what there is."""
 
@@ -56,6 +60,10 @@ class Keeper(Protocol):
         """Stop this container then; said before it is started."""
         ...
 
+    def stopped(self) -> None:
+        """End what the job has left running, when this process ends, for the job did not end by itself."""
+        ...
+
 
 class _Nobody:
     def owns(self, path: Path) -> None: ...
@@ -63,6 +71,8 @@ class _Nobody:
     def owns_all(self, directory: Path, prefix: str) -> None: ...
 
     def runs(self, engine: str, container: str) -> None: ...
+
+    def stopped(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +161,14 @@ class Worker:
         if keepalive is None:
             keepalive = KEEPALIVE if is_live(target) else 0
         outgoing = Outgoing(keepalive=keepalive, lost=self.cancel)
-        with Output(target, keepalive=keepalive, idle=outgoing.idle, gone=outgoing.gone) as output:
+        with Output(
+            target,
+            keepalive=keepalive,
+            idle=outgoing.idle,
+            gone=outgoing.gone,
+            cancellation=self._attachment.cancellation,
+            patience=_PATIENCE,
+        ) as output:
             outgoing.to(output)
             try:
                 self._serve(outgoing)
@@ -233,6 +250,8 @@ class Worker:
             runner.run()
         finally:
             self.status, self.rc, self.detail = runner.status, runner.rc, runner.detail
+            if runner.reason != "exited":
+                self._keeper.stopped()
         outgoing.end({"rc": runner.rc, "reason": runner.reason, "detail": runner.detail})
 
     def _explain(self, error: Exception, outgoing: Outgoing) -> None:

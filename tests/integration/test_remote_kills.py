@@ -140,6 +140,21 @@ def test_a_signal_ends_each_end_in_order_and_cancels_the_job(blob: Path) -> None
     assert each(play, expected) == expected
 
 
+def test_what_a_canceled_job_runs_in_the_background_ends_with_it() -> None:
+    def play(name: str) -> Ended:
+        playbook, victim, number = name.split()
+        with chained(playbook) as chain:
+            chain.until_events(2 * RUNNING)  # the second task runs
+            chain.send(victim, signal.Signals[number])
+            return ended(chain)
+
+    expected = {
+        "daemon front SIGTERM": (0, 254, 254, "canceled"),
+        "async process SIGKILL": (0, 76, -9, "running"),
+    }
+    assert each(play, expected) == expected
+
+
 class TestSilent:
     def test_a_worker_that_stands_still_is_lost(self) -> None:
         with chained(
@@ -160,6 +175,16 @@ class TestSilent:
             chain.hang_up()
             assert chain.until_nothing_is_left(BOUND) == []
             assert chain.rc("worker") == 76
+
+    def test_a_worker_whose_reader_stands_still_ends_when_it_is_told_to(self) -> None:
+        with chained("talkative") as chain:
+            chain.until_events(RUNNING)
+            chain.send("process", signal.SIGSTOP)
+            chain.until_blocked("working")
+            chain.send("front", signal.SIGTERM)
+            assert chain.ends["worker"].wait(BOUND) == 76
+            chain.send("process", signal.SIGCONT)
+            assert ended(chain) == (0, 76, 76, "error")
 
     def test_a_reader_that_stands_still_and_is_killed_ends_a_job_that_waits_for_it(self) -> None:
         with chained("talkative") as chain:

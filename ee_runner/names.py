@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import os
 import re
 import uuid
 
@@ -16,6 +18,16 @@ _LONGEST = 100
 def new_ident() -> str:
     """Return a random identifier: a UUID, as the seed's section 1.13 has it."""
     return str(uuid.uuid4())
+
+
+def run_prefix() -> str:
+    """Return how the names of this process's own directories begin, so that a guardian finds them, and them alone."""
+    return _run_prefix(os.getpid())
+
+
+@functools.cache
+def _run_prefix(pid: int) -> str:
+    return f"ee_runner_{pid}_{os.urandom(4).hex()}_"
 
 
 def ident_problem(ident: str) -> str | None:

@@ -95,15 +95,17 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
     """Merge all sources into one value for each option.
 
     `explicit` holds keyword arguments, or `Given` values whose origin is the flag; None and, of an argument, the empty
-    text mean not given. env/settings of the private data directory is read here, once. Raises ConfigurationError with
-    the place of what is wrong.
+    text mean not given. env/settings of the private data directory is read here, once, but not for a worker. Raises
+    ConfigurationError with the place of what is wrong.
     """
     from ee_runner.workspace.inputs import Loaded, read_mapping
 
     check_names(explicit)
     arguments = dict(_arguments(explicit))
     directory = arguments.get("private_data_dir")
-    file = read_mapping(working_directory() / directory.value / "env" / "settings") if directory else Loaded(Path())
+    file = Loaded(Path())
+    if directory and command != "worker":  # what a worker finds there is another job's
+        file = read_mapping(working_directory() / directory.value / "env" / "settings")
     from_file = dict(_file_settings(file))
     passed = arguments["settings"].value if "settings" in arguments else {}
     from_argument = dict(_argument_settings(passed))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ee_runner import names
 from ee_runner.errors import ConfigurationError, LaunchError
 from ee_runner.executor import Cancellation, Executor, companion, find_program
 from ee_runner.job import Invocation, Limits, Outcome
@@ -131,7 +132,7 @@ def _socket_directory(run_dir: Path) -> Iterator[Path]:
         if len(os.fsencode(directory / "socket")) <= _LONGEST_ADDRESS:
             directory.mkdir(mode=0o700)
         else:
-            directory = Path(tempfile.mkdtemp(prefix="ee-agent-"))
+            directory = Path(tempfile.mkdtemp(prefix=names.run_prefix()))
     except OSError as error:
         raise LaunchError(f"No directory for the ssh-agent can be made in {run_dir}: {error.strerror}.") from error
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from ee_runner import names
 from ee_runner.errors import ConfigurationError
 
 _STEERING = re.compile(
@@ -70,7 +71,7 @@ class Scratch:
 def scratch(parent: Path | None = None) -> Iterator[Scratch]:
     """Give a scratch directory in `parent`, where that exists, and remove it with all in it."""
     place = parent if parent is not None and parent.is_dir() else None
-    directory = Path(tempfile.mkdtemp(prefix="ee_runner_", dir=place))
+    directory = Path(tempfile.mkdtemp(prefix=names.run_prefix(), dir=place))
     try:
         yield Scratch(directory)
     finally:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from ee_runner import names
 from ee_runner.engines import faults, labels
 from ee_runner.engines.base import ImageInfo
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable, ImageError
@@ -98,7 +99,7 @@ class ImageStore:
             )
         container = created.stdout.split()[-1]
         try:
-            with tempfile.TemporaryDirectory(prefix="ee_runner_") as directory:
+            with tempfile.TemporaryDirectory(prefix=names.run_prefix()) as directory:
                 copy = Path(directory, "passwd")
                 self._control("cp", f"{container}:/etc/passwd", str(copy))
                 return copy.read_text(errors="replace") if copy.exists() else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,9 +38,8 @@ class Match:
 
 def matches(pattern: str) -> list[Match]:
     """Return what matches, sorted; raises ConfigurationError when that is more than private data directories."""
-    found = [Match(path, _real(path)) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - paths as they are typed
-    kept = _kept()
-    bad = [match.shown for match in found if _is_forbidden(match.real, kept)]
+    found = [Match(path, real(path)) for path in sorted(glob.glob(pattern))]  # noqa: PTH207 - paths as they are typed
+    bad = [match.shown for match in found if is_precious(match.real)]
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise ConfigurationError(
@@ -56,30 +55,31 @@ def plain(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
-def _real(path: str) -> Path:
-    """Resolve all but the last part: what is removed is the entry itself, a link and not what it leads to."""
+def real(path: str) -> Path:
+    """Resolve all but the last part of a path: what is removed is the entry itself, a link and not what it leads to."""
     above, name = os.path.split(path.rstrip("/"))
     if name in ("", ".", ".."):
         return Path(path).resolve()
     return Path(above or ".").resolve() / name
 
 
-def _kept() -> frozenset[Path]:
+def is_precious(path: Path, others: Iterable[Path] = ()) -> bool:
+    """Say whether a path, as `real` gives it, is no job's: of the system, a home, one of `others`, or holds such."""
+    if path in _kept(others) or path.parent in frozenset(_resolved(_HOLDERS)):
+        return True
+    if _SHARED_MEMORY in path.parents:
+        return False
+    return any(Path(top) in path.parents for top in _SYSTEM)
+
+
+def _kept(others: Iterable[Path]) -> frozenset[Path]:
     """Return the directories that must stay as they are, and with them all that hold them."""
-    named = {Path(name) for name in (*_OTHERS, *_SYSTEM, *_HOLDERS, tempfile.gettempdir())} | {_SHARED_MEMORY}
+    named = {Path(name) for name in (*_OTHERS, *_SYSTEM, *_HOLDERS, tempfile.gettempdir())} | {_SHARED_MEMORY, *others}
     with suppress(RuntimeError):
         named.add(Path.home())
     named |= {Path(runtime) for runtime in (os.environ.get("XDG_RUNTIME_DIR"),) if runtime}
     kept = named | {path.resolve() for path in named}
     return frozenset(kept | {above for path in kept for above in path.parents})
-
-
-def _is_forbidden(real: Path, kept: frozenset[Path]) -> bool:
-    if real in kept or real.parent in frozenset(_resolved(_HOLDERS)):
-        return True
-    if _SHARED_MEMORY in real.parents:
-        return False
-    return any(Path(top) in real.parents for top in _SYSTEM)
 
 
 def _resolved(names: tuple[str, ...]) -> Iterator[Path]:

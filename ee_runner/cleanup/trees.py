@@ -40,18 +40,24 @@ def remove(directory: int, path: Path) -> list[str]:
 
     Raises OSError when it is another user's and can not be read.
     """
-    found = os.fstat(directory)
-    if found.st_uid == os.geteuid() and found.st_mode & _EMPTIED != _EMPTIED:
-        os.fchmod(directory, 0o700)
-    removal = _Removal(directory, path)
-    removal.run()
-    if not removal.failures:
+    failures = empty(directory, path)
+    if not failures:
         try:
             path.rmdir()
         except FileNotFoundError:  # someone else was faster
             return []
         except OSError as error:
             return [_reason(path, error)]
+    return failures
+
+
+def empty(directory: int, path: Path) -> list[str]:
+    """Remove all in an open directory whose path is `path`; returns and raises as `remove` does."""
+    found = os.fstat(directory)
+    if found.st_uid == os.geteuid() and found.st_mode & _EMPTIED != _EMPTIED:
+        os.fchmod(directory, 0o700)
+    removal = _Removal(directory, path)
+    removal.run()
     return removal.failures
 
 

@@ -137,7 +137,7 @@ class Usage:
     @cached_property
     def _mounts(self) -> frozenset[str]:
         with suppress(OSError):
-            lines = Path("/proc/self/mountinfo").read_text().splitlines()
+            lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
             return _with_parents(_unescaped(line.split()[4]) for line in lines)
         return frozenset()
 

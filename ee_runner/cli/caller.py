@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +42,25 @@ def attachment(values: Any, *, emulates: bool) -> Attachment:
     )
 
 
+ECHO = 0.1
+"""Seconds in which a signal is the same one: a service manager sends it to all processes, and some pass it on."""
+
+
 @contextlib.contextmanager
 def signals(cancellation: Cancellation) -> Iterator[None]:
     """Turn the signals that ask a command to end into a cancel, for the length of the block."""
     previous: dict[int, Any] = {}
+    asked = 0.0
 
     def cancel(signum: int, _frame: object) -> None:
+        nonlocal asked
+        asked = time.monotonic()
         cancellation.request()
         signal.signal(signum, interrupt)
 
     def interrupt(_signum: int, _frame: object) -> None:
-        raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
+        if time.monotonic() - asked > ECHO:
+            raise KeyboardInterrupt  # asked a second time: out of whatever it is that takes so long
 
     def resize(_signum: int, _frame: object) -> None:
         cancellation.nudge()

@@ -6,6 +6,7 @@ A guard lives as long as its job: the engines are loaded only when there is a co
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import time
@@ -182,7 +183,8 @@ def _unescaped(word: bytes) -> bytes:
 def remove(path: str, known: str = "") -> bool:
     """Remove a directory tree, or a file, without following a symbolic link anywhere; say whether it was there.
 
-    A link is left, and so is what belongs to another user and is not the one `known` by its identity. Raises OSError.
+    A link is left, and so is what is not the one `known` by its identity; of what is not known, what belongs to another
+    user. Raises OSError, also for a directory that somebody holds a lock on.
     """
     directory, _, name = path.rpartition("/")
     try:
@@ -191,7 +193,8 @@ def remove(path: str, known: str = "") -> bool:
         return False
     try:
         found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        if stat.S_ISLNK(found.st_mode) or (found.st_uid != os.geteuid() and identity(found) != known):
+        own = identity(found) == known if known else found.st_uid == os.geteuid()
+        if stat.S_ISLNK(found.st_mode) or not own:
             return False
         if stat.S_ISDIR(found.st_mode):
             _remove_tree(parent, name)
@@ -220,13 +223,24 @@ def _remove_tree(parent: int, name: str) -> None:
     errors: list[OSError] = []
     top = _opened(parent, name)
     try:
+        _lock(top)
         while _empty(top, top, errors, level=0):
             pass
+        if errors:
+            raise errors[0]
+        os.rmdir(name, dir_fd=parent)
     finally:
         os.close(top)
-    if errors:
-        raise errors[0]
-    os.rmdir(name, dir_fd=parent)
+
+
+def _lock(directory: int) -> None:
+    """Hold a directory, so that no worker begins in it while it is removed; OSError when one works in it."""
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OSError(error.errno, "another worker works in it") from None
+    except OSError:  # a file system without locks
+        return
 
 
 def _empty(directory: int, top: int, errors: list[OSError], *, level: int) -> bool:

@@ -233,7 +233,7 @@ def read_hello(words: Mapping[str, Any]) -> Hello:
         hello = msgspec.convert(words, Hello)
     except msgspec.ValidationError as error:
         raise BadFrame(f"the greeting of the other end can not be read: {error}") from None
-    if hello.version < 1 or (hello.keepalive or 0) < 0:
+    if hello.version < 1 or not (hello.keepalive or 0) >= 0:
         raise BadFrame("the greeting of the other end can not be read: a number in it is too small")
     return replace(hello, keepalive=None) if (hello.keepalive or 0) > _LONGEST_SILENCE else hello
 

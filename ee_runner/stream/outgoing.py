@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 KEPT = 100
 """Durable jobs whose results stay."""
 
+SILENCE = 10.0
+"""Seconds, or four keepalives if these are longer, after which a reader that takes nothing counts as gone: only where a
+journal keeps what it misses; any other is waited for."""
+
 
 class Outgoing:
     """Writes one job's records; to an older end as ansible-runner writes them, to one of ours sealed or in frames.
@@ -68,6 +72,7 @@ class Outgoing:
             from ee_runner.stream import journal
 
             self._journal = journal.Journal.create(journals, ident)
+            self._bear_silence(max(4 * self._keepalive, SILENCE))
             journal.rotate(journals, KEPT)
         self._begun = True
         if asked is None:
@@ -144,8 +149,13 @@ class Outgoing:
         except ArtifactError as error:
             log.error("%s", error)
             self._journal = None
+            self._bear_silence(None)
             if self.failure is not None:
                 self._lost()
+
+    def _bear_silence(self, seconds: float | None) -> None:
+        if self._output is not None:
+            self._output.silence = seconds
 
     def _fail(self, error: StreamError) -> None:
         if self.failure is None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -17,6 +18,7 @@ from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, StreamError
 from ee_runner.events.log import read_events
+from ee_runner.events.model import Stats
 from ee_runner.handlers import Handlers, check_callbacks
 from ee_runner.job import Outcome, Reason, Status
 from ee_runner.logs import log
@@ -26,7 +28,7 @@ from ee_runner.results import Results
 from ee_runner.sources import Resolved
 from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
-from ee_runner.stream.progress import Progress
+from ee_runner.stream.progress import Progress, read_start
 from ee_runner.stream.records import OWN, Hello, Kind, Record
 from ee_runner.stream.wire import Canceled, Input
 from ee_runner.workspace import places
@@ -41,6 +43,7 @@ _REMEDY = (
 )
 _UUID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}\Z", re.ASCII)
 _LARGEST = 2**53
+_HIGHEST_RC = 255
 _USUAL_RC = {"successful": 0, "canceled": 254, "timeout": 254}
 _USUAL_REASON: Mapping[str, Reason] = {"successful": "exited", "failed": "exited", "canceled": "canceled"}
 _OF_A_JOB = ("job_events", "status", "rc", "stdout")
@@ -97,8 +100,9 @@ class Processor(Results):
         self._directory = Path(self.config.artifact_dir)
         self._started = False
         self._shown_on: Display | None = None
-        self._foreign: Collection[str] = ()
+        self._fact_cache = Path(self.config.fact_cache).name
         self._remedy = ""
+        self._is_broken = False
         self.status: Status = "unstarted"
         self.rc: int | None = None
         self.reason: Reason | None = None
@@ -146,6 +150,7 @@ class Processor(Results):
         try:
             self._read(store, distributor, handlers)
         except StreamError as error:
+            self._is_broken = True
             self._settle(_lost(error, remedy=self._remedy))
             with contextlib.suppress(ArtifactError):
                 _rescue_output(self._directory)
@@ -181,6 +186,8 @@ class Processor(Results):
                 if progress.is_new(record, known=incoming.hello is not None):
                     self._take(record, incoming, store=store, distributor=distributor, unpacking=unpacking)
                     progress.did(record)
+                    if cancellation.requested and record.kind is not Kind.END:
+                        raise Canceled("The caller asked to stop.")
                 elif record.kind is Kind.STATUS and isinstance(record.body, Mapping):
                     self._learn(dict(record.body), incoming)
             self._note_cache(incoming.hello)
@@ -215,6 +222,8 @@ class Processor(Results):
         data.pop(OWN, None)
         if not isinstance(status, str) or status not in _STATUSES:
             raise BadFrame(f"{incoming.position}: there is no status {ascii(status)[:100]}.")
+        if self.status in FINAL:
+            raise BadFrame(f"{incoming.position}: the status {status}, where the job had ended as {self.status}.")
         for name, kind in _OF_STARTING.items():
             if status == "starting" and isinstance(data.get(name), kind):
                 setattr(self.config, name, data[name])
@@ -226,11 +235,10 @@ class Processor(Results):
     def _unpacking(self, handlers: Handlers, stack: contextlib.ExitStack) -> Callable[[Record], None]:
         """Return what takes the records of archives; one that is cut is let go of with the stack."""
         unpackers: list[Unpacker] = []
-        self._foreign = _other_jobs(self._directory, Path(self.config.fact_cache).name)
 
         def take(record: Record) -> None:
             if record.kind is Kind.ARCHIVE:
-                unpackers.append(stack.enter_context(Unpacker(self._directory, keep=self._is_wanted)))
+                unpackers.append(stack.enter_context(Unpacker(self._directory, keep=self._is_wanted, private=True)))
             elif isinstance(record.body, bytes):
                 unpackers[-1].feed(record.body)
             else:
@@ -242,7 +250,12 @@ class Processor(Results):
     def _is_wanted(self, name: str) -> bool:
         """Say whether an entry is an artifact of this job: no event, no other job's directory, no file of ours."""
         first = name.partition("/")[0]
-        return first not in ("job_events", ".stream", ".events") and first not in self._foreign
+        return first not in ("job_events", ".stream", ".events") and not self._is_other_job(first)
+
+    def _is_other_job(self, name: str) -> bool:
+        """Say whether this is the artifact directory of another job, when this one shares a directory with others."""
+        place = self._directory / name
+        return name != self._fact_cache and any(os.path.lexists(place / part) for part in _OF_A_JOB)
 
     def _finish(self, ended: Record | None, incoming: Incoming) -> None:
         """Settle how the job ended, from the last record and from the artifacts."""
@@ -251,8 +264,9 @@ class Processor(Results):
         if self.status not in FINAL:
             raise StreamError(f"{incoming.position}, the worker ended its results, but not the job.")
         told_rc = outcome.get("rc")
-        rc = told_rc if isinstance(told_rc, int) else _kept_rc(self._directory)
-        self.rc = rc if rc is not None else _USUAL_RC.get(self.status, 1)
+        rc = told_rc if type(told_rc) is int else _kept_rc(self._directory)
+        fits = rc is not None and abs(rc) <= _HIGHEST_RC and (rc == 0) == (self.status == "successful")
+        self.rc = rc if fits else _USUAL_RC.get(self.status, 1)
         self.reason = _known_reason(outcome.get("reason")) or _USUAL_REASON.get(self.status)
         self.detail = str(outcome.get("detail") or self.detail)
 
@@ -268,7 +282,7 @@ class Processor(Results):
         self, store: ArtifactStore, handlers: Handlers, found: list[Emitter], failures: list[BaseException]
     ) -> None:
         self.log.end()
-        rc = None if self.reason == "lost" else self.rc
+        rc = None if self._is_broken else self.rc
         outcome = Outcome(self.status, rc, self.reason or "exited", self.detail)
         conclude(
             (lambda: store.write_outcome(outcome), lambda: self._close(found), lambda: handlers.finished(self)),
@@ -315,22 +329,24 @@ def _checked(event: dict[str, Any], incoming: Incoming) -> dict[str, Any]:
     event.setdefault("event", "verbose")
     if not isinstance(event.get("event_data", {}), dict):
         raise BadFrame(f"{incoming.position}: an event whose data is no mapping: {ascii(event)[:200]}.")
+    if event["event"] == "playbook_on_stats" and not _are_stats(event.get("event_data", {})):
+        raise BadFrame(f"{incoming.position}: statistics that are none: {ascii(event['event_data'])[:200]}.")
     return event
 
 
-def _other_jobs(directory: Path, fact_cache: str) -> Collection[str]:
-    """Return the directories that are there already and so not this job's, when it shares one with other jobs."""
-    return frozenset(
-        entry.name
-        for entry in directory.iterdir()
-        if entry.name not in ("job_events", fact_cache) and any((entry / name).exists() for name in _OF_A_JOB)
-    )
+def _are_stats(data: Mapping[str, Any]) -> bool:
+    """Say whether counts by kind and host can be read from the data of a ``playbook_on_stats`` event."""
+    try:
+        Stats.from_event_data(data).to_dict()
+    except (TypeError, ValueError, AttributeError, KeyError):
+        return False
+    return True
 
 
 def _kept_rc(directory: Path) -> int | None:
     """Return the rc among the artifacts, which is how an older worker tells it."""
     try:
-        return int((directory / "rc").read_text())
+        return int(read_start(directory / "rc"))
     except (OSError, ValueError):
         return None
 

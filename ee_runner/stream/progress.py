@@ -14,7 +14,8 @@ from ee_runner.stream.records import Hello, Kind, Record
 
 _NAME = ".stream"
 _STREAM = re.compile(r"[A-Za-z0-9-]{1,64}\Z", re.ASCII)
-_WIDTH = 80
+_WIDTH = 160
+_MOST = 200
 _WITHIN = (Kind.ARCHIVE, Kind.CONTENT, Kind.KEEPALIVE)
 """Records after which there is nothing to go on from: an archive counts when its end is there."""
 
@@ -28,6 +29,7 @@ class Progress:
         self._resumed = stream
         self._stream = ""
         self._done = done
+        self._in_archive = False
 
     @classmethod
     @contextlib.contextmanager
@@ -36,7 +38,7 @@ class Progress:
         path = directory / _NAME
         stream, done = _read(path) if resuming else (None, 0)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ArtifactError(f"The artifact {path} can not be written: {describe(error)}") from error
         try:
@@ -46,6 +48,8 @@ class Progress:
 
     def greet(self, hello: Hello) -> None:
         """Learn whose stream it is; StreamError when it is not the one to go on with."""
+        if not hello.stream:  # the answer to a requester that waited no longer
+            return
         if not _STREAM.match(hello.stream):
             raise BadFrame(f"The worker names its stream {ascii(hello.stream)[:100]}, which is no identifier.")
         if self._resumed and hello.stream != self._resumed:
@@ -59,7 +63,14 @@ class Progress:
             return True
         if not known:
             raise StreamError("This stream can not be taken up again: its records carry no numbers.")
-        return record.sequence is not None and record.sequence > self._done
+        new = record.sequence is not None and record.sequence > self._done
+        if record.kind is Kind.END and not new:
+            raise StreamError(f"The stream ends at record {record.sequence}, where {self._done} were processed.")
+        if record.kind is Kind.ARCHIVE:
+            self._in_archive = new
+        elif record.kind in (Kind.CONTENT, Kind.ARCHIVE_END) and new and not self._in_archive:
+            raise StreamError(f"The place to take up the stream, record {self._done}, is in the middle of an archive.")
+        return new
 
     def did(self, record: Record) -> None:
         """Note a record as processed."""
@@ -80,9 +91,18 @@ class Progress:
             raise ArtifactError(f"The artifact {self._path} can not be written: {describe(error)}") from error
 
 
+def read_start(path: Path) -> str:
+    """Read the beginning of a small file, whatever somebody has put in its place."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _MOST).decode()
+    finally:
+        os.close(descriptor)
+
+
 def _read(path: Path) -> tuple[str, int]:
     try:
-        stream, done = path.read_text().split() or ("", "0")
+        stream, done = read_start(path).split() or ("", "0")
         return stream, int(done)
     except (OSError, ValueError):
         raise ConfigurationError(

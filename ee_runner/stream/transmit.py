@@ -23,7 +23,7 @@ from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder
 from ee_runner.stream.records import Encoder, Hello, Kind
-from ee_runner.stream.wire import Canceled, Output, line_of
+from ee_runner.stream.wire import Canceled, Output, pieces_until
 
 if TYPE_CHECKING:
     from ee_runner.stream.ledger import Ledger
@@ -32,6 +32,10 @@ NEGOTIATION = 10.0
 """Seconds that a worker has for its answer, where there is a way back for one; an older one never answers."""
 
 _ARTIFACTS = "artifacts"
+_ENV = "env/"
+"""What a cache does not keep: passwords, keys and variables of one job."""
+
+_OF_THIS_HOST = ("daemon.log", "pid")
 
 
 class Transmitter:
@@ -66,6 +70,7 @@ class Transmitter:
         self._cancellation = cancellation or Cancellation()
         self._warn = warn
         self._stream = new_ident()
+        self._artifacts = self._artifacts_within()
         self.status = "unstarted"
         self.rc: int | None = None
 
@@ -98,9 +103,12 @@ class Transmitter:
     def _is_answered(self) -> bool:
         """Say whether the worker is of this kind: it says hello as soon as it is offered frames."""
         decoder = StreamDecoder()
-        for _ in decoder.feed(line_of(self._answers, seconds=NEGOTIATION)):
-            pass
-        return decoder.hello is not None
+        for data in pieces_until(NEGOTIATION, self._answers, cancellation=self._cancellation):
+            for _ in decoder.feed(data):
+                pass
+            if decoder.hello is not None:
+                return True
+        return False
 
     def _packings(self, encoder: Encoder, stack: contextlib.ExitStack) -> Iterable[pack.Packing]:
         source, files = self.request.source, self.request.files
@@ -111,7 +119,9 @@ class Transmitter:
         ledger = stack.enter_context(self._ledger())
         sent: list[bytes] = []
 
-        def digest(descriptor: int, found: os.stat_result) -> bytes:
+        def digest(name: str, descriptor: int, found: os.stat_result) -> bytes | None:
+            if name.startswith(_ENV):
+                return None
             sent.append(ledger.digest(descriptor, found))
             return sent[-1]
 
@@ -131,9 +141,19 @@ class Transmitter:
 
     def _stays(self, name: str) -> bool:
         """Say whether a part of the directory is not sent: artifacts, but for the facts of this very job."""
-        parts = Path(name).parts
-        facts = Path(_ARTIFACTS, self.request.ident, str(self._values["fact_cache"])).parts
-        return parts[0] == _ARTIFACTS and parts[: len(facts)] != facts[: len(parts)]
+        if name in _OF_THIS_HOST:
+            return True
+        parts, artifacts = Path(name).parts, self._artifacts
+        facts = (*artifacts, self.request.ident, *Path(self._values["fact_cache"]).parts)
+        return parts[: len(artifacts)] == artifacts and parts[: len(facts)] != facts[: len(parts)]
+
+    def _artifacts_within(self) -> tuple[str, ...]:
+        """Return the parts of the artifacts' path below the private data directory."""
+        given = self._values["artifact_dir"]
+        path = Path(os.path.normpath(given.absolute())) if given is not None else None
+        if path is not None and path != self.request.source and path.is_relative_to(self.request.source):
+            return path.relative_to(self.request.source).parts
+        return (_ARTIFACTS,)
 
     def _ledger(self) -> Ledger:
         from ee_runner.stream.ledger import Ledger

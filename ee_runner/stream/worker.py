@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ee_runner.artifacts import FINAL
 from ee_runner.attachment import Attachment
 from ee_runner.config import RunnerConfig
-from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, RunnerError
+from ee_runner.errors import BadFrame, RunnerError
 from ee_runner.job import Outcome, Status
 from ee_runner.logs import log
-from ee_runner.names import new_ident
+from ee_runner.names import new_ident, run_prefix
 from ee_runner.preparation import outcome_of
 from ee_runner.runner import Runner
 from ee_runner.sources import Resolved, state_directory
-from ee_runner.stream import request
+from ee_runner.stream import place, request
 from ee_runner.stream.archive import pack
 from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
+from ee_runner.stream.keeper import Keeper, Nobody
 from ee_runner.stream.outgoing import Outgoing
 from ee_runner.stream.records import Hello, Kind
 from ee_runner.stream.wire import Canceled, Input, Output, is_live
@@ -43,36 +43,6 @@ KEEPALIVE = 10.0
 
 _PATIENCE = 3.0
 """Seconds that the results of a canceled job wait for a reader that stands still."""
-
-
-class Keeper(Protocol):
-    """Somebody who cleans up when this process is killed, and has to know what there is."""
-
-    def owns(self, path: Path) -> None:
-        """Remove this tree then; said before it is made."""
-        ...
-
-    def owns_all(self, directory: Path, prefix: str) -> None:
-        """Remove what is directly in this directory and has such a name."""
-        ...
-
-    def runs(self, engine: str, container: str) -> None:
-        """Stop this container then; said before it is started."""
-        ...
-
-    def stopped(self) -> None:
-        """End what the job has left running, when this process ends, for the job did not end by itself."""
-        ...
-
-
-class _Nobody:
-    def owns(self, path: Path) -> None: ...
-
-    def owns_all(self, directory: Path, prefix: str) -> None: ...
-
-    def runs(self, engine: str, container: str) -> None: ...
-
-    def stopped(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +111,7 @@ class Worker:
         self._source = source
         self._output = output
         self._attachment = attachment or Attachment()
-        self._keeper = keeper or _Nobody()
+        self._keeper = keeper or Nobody()
         self._note = note
         self._received = _Received()
         self._cache: BlobStore | None = None
@@ -186,6 +156,7 @@ class Worker:
     def _serve(self, outgoing: Outgoing) -> None:
         with contextlib.ExitStack() as stack:
             directory = stack.enter_context(self._directory())
+            self.private_data_dir = str(directory)
             self._cache = _cache(self._terms.cache)
             options = {**self._terms.defaults, **self._receive(directory, outgoing)}
             options.setdefault("ident", new_ident())
@@ -212,6 +183,8 @@ class Worker:
         )
         with Unpacker(directory, links="any" if self._terms.outside_links else "inside", cache=self._cache) as unpacker:
             for record in incoming:
+                if record.kind is Kind.REQUEST and self._received.options is not None:
+                    raise BadFrame(f"{incoming.position}: a second request; a job has one.")
                 if record.kind is Kind.REQUEST and isinstance(record.body, Mapping):
                     self._received.options = request.accepted(record.body, directory)
                 elif record.kind is Kind.CONTENT and isinstance(record.body, bytes):
@@ -240,9 +213,12 @@ class Worker:
             outgoing.event(data)
             return False  # the stream has it
 
+        if base := options.get("directory_isolation_base_path"):
+            self._keeper.owns_all(Path(str(base)).absolute(), run_prefix())
         config = RunnerConfig(private_data_dir=directory, attachment=self._attachment, quiet=True, **options)
+        place.refuse_links(directory / "artifacts", Path(config.artifact_dir))
         runner = Runner(
-            config, status_handler=status, event_handler=event, artifacts_handler=lambda place: _send(place, outgoing)
+            config, status_handler=status, event_handler=event, artifacts_handler=lambda made: _send(made, outgoing)
         )
         if config.container_name:
             self._keeper.runs(config.process_isolation_executable, config.container_name)
@@ -265,29 +241,14 @@ class Worker:
             outgoing.status({"status": self.status, "job_explanation": str(error)})
         outgoing.end({"rc": outcome.rc, "reason": outcome.reason, "detail": outcome.detail})
 
-    @contextlib.contextmanager
-    def _directory(self) -> Iterator[Path]:
+    def _directory(self) -> contextlib.AbstractContextManager[Path]:
         """Give the private data directory, held so that no cleanup takes it; one that does not stay is removed."""
+        for base in (*places.run_directory_bases(os.environ), Path(tempfile.gettempdir())):
+            self._keeper.owns_all(base, run_prefix())
         given = self._terms.directory
-        directory = given or Path(tempfile.gettempdir()) / f".ansible-runner-{os.urandom(8).hex()}"
-        self.private_data_dir = str(directory)
-        for base in places.run_directory_bases(os.environ):
-            self._keeper.owns_all(base, places.run_prefix())
         if given is not None and not self._terms.delete:
-            places.private_directory(directory)
-            with _held(directory, fcntl.LOCK_SH):
-                yield directory
-            return
-        _refuse_precious(directory)
-        if given is None:
-            self._keeper.owns(directory)
-        places.private_directory(directory)
-        with _held(directory, fcntl.LOCK_EX):
-            self._keeper.owns(directory)
-            with places.removed(directory):
-                for entry in directory.iterdir():
-                    places.remove(entry)
-                yield directory
+            return place.staying(given)
+        return place.passing(given, cache=self._terms.cache, keeper=self._keeper, note=self._note)
 
 
 def _cache(directory: Path | None) -> BlobStore | None:
@@ -298,7 +259,7 @@ def _cache(directory: Path | None) -> BlobStore | None:
     return BlobStore(directory)
 
 
-def _send(place: str, outgoing: Outgoing) -> None:
+def _send(made: str, outgoing: Outgoing) -> None:
     """Send the artifacts: all but the events, which went one by one."""
     left_out = (".events", ".stream")
 
@@ -306,33 +267,6 @@ def _send(place: str, outgoing: Outgoing) -> None:
         return name.startswith("job_events/") or name in left_out
 
     if outgoing.frames:
-        outgoing.archive(pack.stream(Path(place), exclude=stays))
+        outgoing.archive(pack.stream(Path(made), exclude=stays))
     else:
-        outgoing.archive(pack.single(Path(place), exclude=stays))
-
-
-@contextlib.contextmanager
-def _held(directory: Path, how: int) -> Iterator[None]:
-    """Hold a lock on the directory: cleanups pass it over, and another worker that would empty it is refused."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        try:
-            fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(
-                f"Another worker works in {directory}; give each a directory of its own."
-            ) from None
-        except OSError as error:  # a file system without locks
-            log.debug("%s can not be locked: %s", directory, error)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _refuse_precious(directory: Path) -> None:
-    """Keep --delete from what is surely not a job's directory."""
-    real = directory.resolve()
-    if directory.is_symlink() or real in (Path("/"), Path.home(), Path.cwd(), Path(tempfile.gettempdir()).resolve()):
-        raise ConfigurationError(f"--delete: {directory} is not emptied: it is no directory of a job's own.")
-    if directory.exists() and not directory.is_dir():
-        raise ArtifactError(f"The private data directory {directory} is not a directory. Move it away.")
+        outgoing.archive(pack.single(Path(made), exclude=stays))

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ee_runner import names
 from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec
 from ee_runner.workspace.inputs import mode_of
@@ -58,11 +59,6 @@ def artifact_directory(directory: Path, stack: ExitStack, *, fresh: bool = True)
     for name in _OF_ONE_JOB if fresh else ():
         remove(directory / name)
     _directory_within(directory, "job_events")
-
-
-def run_prefix() -> str:
-    """Return how the names of this process's per-run directories begin, so that a guardian finds them."""
-    return f"ee_runner_{os.getpid()}_"
 
 
 def run_directory_bases(environ: Mapping[str, str]) -> tuple[Path, ...]:
@@ -234,7 +230,7 @@ def _make_run_directory(bases: Iterator[Path]) -> Path:
     tried = []
     for base in bases:
         try:
-            return Path(tempfile.mkdtemp(prefix=run_prefix(), dir=base))
+            return Path(tempfile.mkdtemp(prefix=names.run_prefix(), dir=base))
         except OSError as error:
             tried.append(f"{base}: {(error.strerror or str(error)).lower()}")
     raise ArtifactError(f"No private directory can be made for this run: {'; '.join(tried)}. Set TMPDIR.")
@@ -247,7 +243,7 @@ def _project_copy(source: Path, base: Path) -> Path:
         )
     private_directory(base)
     try:
-        copy = Path(tempfile.mkdtemp(prefix="ee_runner_project_", dir=base))
+        copy = Path(tempfile.mkdtemp(prefix=f"{names.run_prefix()}project_", dir=base))
     except OSError as error:
         raise _refused(base, error) from error
     try:

@@ -271,6 +271,7 @@ def test_a_durable_job_goes_on_and_its_results_are_taken_up_again(ends: Ends, jo
 
 def test_a_project_that_is_sent_again_costs_what_changed(ends: Ends, job: Path) -> None:
     (job / "project" / "large").write_bytes(os.urandom(1 << 20))
+    (job / "env" / "passwords").write_text("nobody asks: SESAME\n")
     sizes, codes = [], []
     for _ in range(2):
         request = ends.request(job, "-p", "site.yml", "--cache", "known")
@@ -278,6 +279,8 @@ def test_a_project_that_is_sent_again_costs_what_changed(ends: Ends, job: Path) 
         results = ends.run("worker", "--cache", "kept", given=request).stdout
         codes.append(ends.run("process", job, "-q", "--cache", "known", given=results).returncode)
     assert codes == [0, 0]
+    kept = [path.read_bytes() for path in (ends.place / "kept").rglob("*") if path.is_file()]
+    assert not any(b"SESAME" in content for content in kept)
     assert sizes[0] > 1 << 20
     assert sizes[1] < 10_000
 

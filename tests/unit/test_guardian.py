@@ -24,7 +24,9 @@ from ee_runner.cli import remains
 from tests.support import processes
 from tests.support.processes import REPO, alive, all_pids, wait_until
 
-PROGRAM = [sys.executable, "-m", "tests.support.guarded"]
+PROGRAM = [sys.executable, "-W", "ignore::DeprecationWarning", "-m", "tests.support.guarded"]
+"""Python 3.12 warns of a fork beside a thread, on a stderr that tests look at, or that takes nothing."""
+
 MARK = "GUARDED_TEST"
 BOUND = 30.0
 

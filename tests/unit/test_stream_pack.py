@@ -555,7 +555,8 @@ print(count, peak() - before)
 # Digests
 
 
-def _digest(file: int, status: os.stat_result) -> bytes:
+def _digest(name: str, file: int, status: os.stat_result) -> bytes:
+    assert name
     return hashlib.sha256(os.pread(file, status.st_size, 0)).digest()
 
 
@@ -577,15 +578,17 @@ def test_what_the_other_side_has_goes_without_its_content(project: Path) -> None
 
 def test_a_file_without_digest_goes_with_its_content(source: Path) -> None:
     write(source / "file", b"x")
-    (data,) = packed("stream", source, known={hashlib.sha256(b"x").digest()}, digests=lambda _file, _status: None)
+    (data,) = packed(
+        "stream", source, known={hashlib.sha256(b"x").digest()}, digests=lambda _name, _file, _status: None
+    )
     assert (entries(data)[b"file"].entry.digest, entries(data)[b"file"].data) == (None, b"x")
 
 
 def test_a_file_that_is_written_to_after_its_digest_is_an_error(source: Path) -> None:
     path = write(source / "file", b"before")
 
-    def digest(file: int, status: os.stat_result) -> bytes:
-        found = _digest(file, status)
+    def digest(name: str, file: int, status: os.stat_result) -> bytes:
+        found = _digest(name, file, status)
         write(path, b"after!")
         return found
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from ee_runner import api
-from ee_runner.errors import CallbackError, ConfigurationError
+from ee_runner.errors import ArtifactError, CallbackError, ConfigurationError
 from tests.support import streams
 from tests.support.streams import archive, event, older, own, results
 
@@ -44,8 +44,7 @@ def test_results_become_artifacts_as_if_the_job_had_run_here(form: Any, tmp_path
     assert [each["counter"] for each in end.events] == [1, 2, 3]
     assert end.stdout.read() == "all of it\n"
     assert (place / "rc").read_text() == "2"
-    for path in place.rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0 or path.name in ("rc", "status", "stdout", "stderr", "host")
+    assert [path for path in place.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
 def test_without_an_ident_the_artifacts_lie_in_the_directory_itself(tmp_path: Path) -> None:
@@ -108,6 +107,63 @@ def test_events_are_shown_as_the_job_showed_them(tmp_path: Path, capsys: pytest.
     assert [json.loads(line)["counter"] for line in capsys.readouterr().out.splitlines()] == [1, 2, 3]
     ansible_runner.run(_input=io.BytesIO(older(*results())), quiet=True, **quiet)
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("status", "rc", "expected"),
+    [
+        ("failed", 0, 1),
+        ("failed", 256, 1),
+        ("failed", True, 2),
+        ("failed", 2**70, 1),
+        ("failed", "2", 2),
+        ("failed", 4, 4),
+        ("successful", 3, 0),
+        ("canceled", 0, 254),
+        ("timeout", 254, 254),
+        ("error", 0, 1),
+    ],
+)
+def test_an_rc_that_does_not_fit_the_status_is_not_believed(
+    form: Any, tmp_path: Path, status: str, rc: Any, expected: int
+) -> None:
+    end = {"eof": True, "ee_runner": {"rc": rc}}
+    done = processed(tmp_path, form(streams.STARTING, {"status": status}, archive({"rc": "2"}), end))
+    assert (done.status, done.rc) == (status, expected)
+    assert (tmp_path / "artifacts" / "rc").read_text() == str(done.rc)
+
+
+def test_a_job_ends_once(form: Any, tmp_path: Path) -> None:
+    end = processed(tmp_path, form(streams.STARTING, {"status": "failed"}, {"status": "successful"}, {"eof": True}))
+    assert (end.status, end.reason) == ("error", "lost")
+    assert "the status successful, where the job had ended as failed" in end.detail
+
+
+def test_an_rc_that_is_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    hole = archive({"rc": b"0" * (8 << 20)})
+    end = processed(tmp_path, older(streams.STARTING, {"status": "failed"}, hole, {"eof": True}))
+    assert end.rc == 1
+
+
+def test_a_late_answer_to_a_requester_that_waited_no_longer_is_passed_over(tmp_path: Path) -> None:
+    from ee_runner.stream.records import Hello, hello_line
+
+    end = processed(tmp_path, hello_line(Hello()) + own(*results()))
+    assert end.status == "successful"
+
+
+def test_cancel_in_a_handler_ends_the_reading_at_once(form: Any, tmp_path: Path) -> None:
+    from ee_runner.attachment import Attachment
+
+    attachment = Attachment()
+    seen: list[int] = []
+
+    def handler(data: dict[str, Any]) -> None:
+        seen.append(data["counter"])
+        attachment.cancellation.request()
+
+    end = processed(tmp_path, form(*results()), event_handler=handler, attachment=attachment)
+    assert (end.status, end.rc, seen) == ("canceled", 254, [1])
 
 
 # A stream that breaks
@@ -204,6 +260,28 @@ def test_another_jobs_stream_is_not_taken_for_it(tmp_path: Path) -> None:
     assert "This is the stream stream-2; the one that was cut is stream-1" in end.detail
 
 
+@pytest.mark.parametrize("position", ["stream-1 99", "stream-1 10", "stream-1 -1x", "../x 3", "", "x" * 10_000])
+@pytest.mark.parametrize("frames", [False, True])
+def test_a_place_that_was_tampered_with_is_no_success(tmp_path: Path, position: str, frames: bool) -> None:
+    data = own(*results(), frames=frames)
+    processed(tmp_path, data[:900])
+    (tmp_path / "artifacts" / ".stream").write_text(position)
+    try:
+        end = processed(tmp_path, data, resume=True)
+    except ConfigurationError:
+        return
+    assert end.reason == "lost" or (end.status == "successful" and (tmp_path / "artifacts" / "stdout").exists())
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe"])
+def test_a_place_that_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "artifacts").mkdir()
+    place = tmp_path / "artifacts" / ".stream"
+    place.symlink_to("/etc/hostname") if kind == "link" else os.mkfifo(place)
+    with pytest.raises((ConfigurationError, ArtifactError)):
+        processed(tmp_path, own(*results()), resume=True)
+
+
 def test_an_older_stream_can_not_be_taken_up(tmp_path: Path) -> None:
     processed(tmp_path, own(*results())[:900])
     end = processed(tmp_path, older(*results()), resume=True)
@@ -226,6 +304,7 @@ HOSTILE_EVENTS = [
     {**event(1), "counter": 1.5},
     {**event(1), "counter": 10**400},
     {**event(1), "event_data": "text"},
+    {**event(1), "event": "playbook_on_stats", "event_data": {"ok": 5}},
 ]
 
 
@@ -272,6 +351,16 @@ def test_results_of_one_job_do_not_touch_those_of_another_beside_it(tmp_path: Pa
     place = tmp_path / "artifacts"
     assert (place / "other" / "rc").read_text() == "0"
     assert (place / "profile" / "data").read_text() == "kept"
+
+
+def test_results_of_a_job_that_ended_meanwhile_are_not_touched(tmp_path: Path) -> None:
+    def status_handler(data: dict[str, Any], **_: Any) -> None:
+        if data["status"] == "successful":
+            processed(tmp_path, older(*results(rc=2, status="failed")), ident="later")
+
+    data = older(streams.STARTING, {"status": "successful"}, archive({"later/rc": "0", "rc": "0"}), {"eof": True})
+    processed(tmp_path, data, status_handler=status_handler)
+    assert (tmp_path / "artifacts" / "later" / "rc").read_text() == "2"
 
 
 def test_a_link_among_the_artifacts_that_leads_out_is_refused(tmp_path: Path) -> None:

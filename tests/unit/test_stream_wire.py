@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import socket
@@ -15,7 +16,7 @@ import pytest
 
 from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
-from ee_runner.stream.wire import Canceled, Input, Output, Silence, is_live, line_of
+from ee_runner.stream.wire import Canceled, Input, Output, Silence, is_live, pieces_until
 
 DATA = bytes(range(256)) * 3000
 
@@ -152,15 +153,37 @@ def test_what_can_not_be_read_is_said() -> None:
         next(Input(closed).chunks())
 
 
-def test_one_line_is_read_and_nothing_beyond_it() -> None:
+@pytest.mark.parametrize("buffered", [False, True])
+def test_an_answer_is_waited_for_line_by_line_and_nothing_beyond_is_read(buffered: bool) -> None:
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(b"first\nsecond\n")
-        assert line_of(ours, seconds=5) == b"first\n"
-        assert ours.recv(100) == b"second\n"
-        assert line_of(ours, seconds=0.05) == b""
+    with ours, theirs, ours.makefile("rb") as file:
+        source: Any = file if buffered else ours
+        theirs.sendall(b"first\nsecond\nthird")
+        heard = b""
+        for piece in pieces_until(20, source):
+            heard += piece
+            if heard.endswith(b"second\n"):
+                break
+        assert heard == b"first\nsecond\n"
+        assert (file.read(5) if buffered else ours.recv(100)) == b"third"
+
+
+@pytest.mark.parametrize("buffered", [False, True])
+def test_an_answer_that_never_ends_its_line_is_not_waited_for_longer(pipe: tuple[int, int], buffered: bool) -> None:
+    os.write(pipe[1], b"Last login: to")
+    with os.fdopen(os.dup(pipe[0]), "rb") as file:
+        assert b"".join(pieces_until(0.3, file if buffered else pipe[0])) == b"Last login: to"
+
+
+def test_an_answer_is_not_waited_for_after_a_cancel_or_an_end(pipe: tuple[int, int]) -> None:
+    cancellation = Cancellation()
+    threading.Timer(0.1, cancellation.request).start()
+    with pytest.raises(Canceled):
+        list(pieces_until(60, pipe[0], cancellation=cancellation))
+    os.close(pipe[1])
+    assert list(pieces_until(60, pipe[0])) == []
     with pytest.raises(ConfigurationError, match="a socket, a pipe or a descriptor"):
-        line_of(io.BytesIO(b"x\n"), seconds=1)
+        list(pieces_until(1, io.BytesIO(b"x\n")))
 
 
 def test_all_of_it_is_written_to_files_sockets_and_descriptors(tmp_path: Path) -> None:
@@ -236,3 +259,130 @@ def test_a_reader_waits_behind_a_pipe_or_a_socket_but_not_behind_a_file(pipe: tu
         assert is_live(ours)
         assert not is_live(file)
         assert not is_live(io.BytesIO())
+
+
+class Deaf(io.RawIOBase):
+    """A file object of somebody else's that takes nothing, and is no descriptor."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def write(self, data: Any) -> int:
+        self.released.wait(60)
+        return len(data)
+
+
+class Stuck:
+    """The same for pipes, sockets, files behind a buffer and other objects: a reader that does not read."""
+
+    def __init__(self, kind: str) -> None:
+        self._stack = contextlib.ExitStack()
+        self.reading: Any
+        self.target: Any
+        if kind == "socket":
+            self.reading, self.target = map(self._stack.enter_context, socket.socketpair())
+        elif kind == "object":
+            self.reading = self.target = Deaf()
+            self._stack.callback(self.target.released.set)
+        else:
+            reading, writing = os.pipe()
+            self.reading = self._stack.enter_context(os.fdopen(reading, "rb", buffering=0))
+            file = self._stack.enter_context(os.fdopen(writing, "wb", buffering=-1 if kind == "buffered pipe" else 0))
+            self.target = file if kind == "buffered pipe" else writing
+
+    def __enter__(self) -> Stuck:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.reading.close()  # who is stuck gets out
+        self._stack.close()
+
+
+KINDS = ["pipe", "buffered pipe", "socket", "object"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reader_that_takes_nothing_is_given_up_in_time_after_a_cancel(kind: str) -> None:
+    cancellation = Cancellation()
+    with Stuck(kind) as stuck:
+        began = time.monotonic()
+        with Output(stuck.target, cancellation=cancellation, patience=0.3) as output:
+            threading.Timer(0.3, cancellation.request).start()
+            with pytest.raises(Canceled, match=r"has read nothing for 0\.3 seconds"):
+                output.write(DATA * 4)
+            assert 0.5 < time.monotonic() - began < 20
+            cancellation.forget()
+            with pytest.raises(Canceled):
+                output.write(b"more")
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_reader_that_takes_nothing_for_too_long_is_given_up(kind: str) -> None:
+    with Stuck(kind) as stuck, Output(stuck.target) as output:
+        output.silence = 0.3
+        with pytest.raises(StreamError, match="Nobody takes what is written"):
+            output.write(DATA * 4)
+
+
+@pytest.mark.parametrize("canceled", [False, True])
+def test_a_slow_reader_gets_everything(pipe: tuple[int, int], canceled: bool) -> None:
+    cancellation, got = Cancellation(), bytearray()
+
+    def read_slowly() -> None:
+        while len(got) < len(DATA):
+            time.sleep(0.05)
+            got.extend(os.read(pipe[0], 32768))
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    began = time.monotonic()
+    with Output(pipe[1], cancellation=cancellation, patience=0.8) as output:
+        output.silence = 0.8
+        if canceled:
+            cancellation.request()
+        output.write(DATA)
+    reader.join()
+    assert time.monotonic() - began > 1
+    assert bytes(got) == DATA
+
+
+def test_a_stop_that_is_asked_for_by_a_callback_is_heard_while_nobody_reads(pipe: tuple[int, int]) -> None:
+    cancellation = Cancellation().asking(lambda: True)
+    with Output(pipe[1], cancellation=cancellation) as output, pytest.raises(Canceled):
+        output.write(DATA)
+
+
+def test_a_keepalive_that_nobody_takes_keeps_nobody(pipe: tuple[int, int]) -> None:
+    cancellation, asked = Cancellation(), threading.Event()
+
+    def idle() -> bytes:
+        asked.set()
+        return DATA
+
+    with Output(pipe[1], keepalive=0.05, idle=idle, cancellation=cancellation) as output:
+        assert asked.wait(20)
+        threading.Timer(0.2, cancellation.request).start()
+        with pytest.raises(Canceled):
+            output.write(b"record")
+    with Output(pipe[1], keepalive=0.05, idle=lambda: b"k" * 8192):
+        time.sleep(0.3)
+    os.close(pipe[0])
+
+
+def test_the_pipe_blocks_as_before_for_those_who_share_it(pipe: tuple[int, int]) -> None:
+    with Output(pipe[1]) as output:
+        output.write(b"x")
+        assert os.get_blocking(pipe[1])
+
+
+def test_a_pipe_that_does_not_block_is_waited_for(pipe: tuple[int, int]) -> None:
+    os.set_blocking(pipe[1], False)
+    got: list[bytes] = []
+    reader = threading.Thread(target=lambda: got.extend(Input(pipe[0]).chunks()))
+    with Output(os.fdopen(pipe[1], "wb")) as output:
+        threading.Timer(0.2, reader.start).start()
+        output.write(DATA)
+        os.close(pipe[1])
+    reader.join()
+    assert b"".join(got) == DATA

@@ -34,7 +34,9 @@ class Blobs(Protocol):
 
 
 class Job(Protocol):
-    """The unpacking that a content belongs to."""
+    """The unpacking that a content belongs to; `modes` are the permission bits that it gives."""
+
+    modes: int
 
     def count(self, entry: Entry, *, size: int, packed: int, taken: int) -> None: ...
 
@@ -89,7 +91,7 @@ class Sink:
         self._stack.close()  # the cache verifies what it was given
         if self._file is not None:
             known = self._entry.own
-            mode = kind_and_mode(self._entry)[1] if known else None
+            mode = kind_and_mode(self._entry)[1] & self._job.modes if known else None
             self._file.commit(mode=mode, mtime_ns=self._entry.mtime_ns if known else None)
 
     def abort(self) -> None:

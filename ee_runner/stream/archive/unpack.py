@@ -32,7 +32,8 @@ class Unpacker:
     Files are written beside their place and put there whole, over a file, link, fifo or socket; directories that are
     there stay. Links are made, and directories get their modes and times, in `close`, when every archive is verified:
     until then no link of theirs exists. Special permission bits are dropped, except for the sticky bit of a directory.
-    `entries` and `bytes` count what was unpacked.
+    With `private` group and others get no access, whatever the archive says. `entries` and `bytes` count what was
+    unpacked.
 
     Raises UnsafeArchive or BadFrame for what must not be unpacked, TruncatedStream for an early end, and ArtifactError
     when the disk is full or refuses. After an error the file that was being written is gone, what was whole stays;
@@ -47,9 +48,11 @@ class Unpacker:
         links: Literal["inside", "any"] = "inside",
         cache: Blobs | None = None,
         keep: Callable[[str], bool] = lambda _: True,
+        private: bool = False,
     ) -> None:
         self.entries = 0
         self.bytes = 0
+        self.modes = 0o700 if private else 0o7777
         self._limits = limits
         self._lead_out = links == "any"
         self._cache = cache
@@ -160,7 +163,7 @@ class Unpacker:
         kind, mode = kind_and_mode(entry)
         if kind == stat.S_IFDIR:
             self._hold(path)
-            self._directories[path] = (mode, entry.mtime_ns)
+            self._directories[path] = (mode & self.modes, entry.mtime_ns)
         elif kind == stat.S_IFLNK:
             content = self._tree.content(path, LINK_MAX + 1) if kept_link is None else kept_link
             target = entry.target(content)
@@ -168,7 +171,7 @@ class Unpacker:
             self._hold(path, target)
             self._links[path] = (target, entry.mtime_ns if entry.own else None)  # ansible-runner gives links no time
         elif not entry.own:
-            self._tree.settle_file(path, mode=mode, mtime_ns=entry.mtime_ns)
+            self._tree.settle_file(path, mode=mode & self.modes, mtime_ns=entry.mtime_ns)
 
     def _hold(self, *names: bytes) -> None:
         self._held += _COST + sum(map(len, names))

@@ -36,8 +36,8 @@ Exclude = Callable[[str], bool]
 Skipped = Callable[[str, str], None]
 """Is told the name of what is left out, and the reason."""
 
-Digests = Callable[[int, os.stat_result], bytes | None]
-"""Gives the SHA-256 of an open file, or None; may move its offset."""
+Digests = Callable[[str, int, os.stat_result], bytes | None]
+"""Gives the SHA-256 of an open file of this name, or None; may move its offset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,9 @@ class Found:
         )
 
     def digest(self, digests: Digests) -> bytes | None:
-        return digests(self.file.fileno(), self.status) if self.file and self.status else None
+        if self.file is None or self.status is None:
+            return None
+        return digests(os.fsdecode(self.name), self.file.fileno(), self.status)
 
     def whole(self) -> bytes:
         return b"".join(self.blocks())

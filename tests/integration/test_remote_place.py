@@ -287,7 +287,7 @@ def test_a_directory_in_which_somebody_works_stays(tmp_path: Path) -> None:
 def test_a_killed_workers_guardian_leaves_the_job_that_came_after_it(host: Host) -> None:
     directory = host.root / "new"
     results, full = full_pipe()
-    words = [RUNNER, "worker", "--private-data-dir", directory, "--delete"]
+    words: list[str | Path] = [RUNNER, "worker", "--private-data-dir", directory, "--delete"]
     with contextlib.ExitStack() as stack:
         stack.callback(os.close, results)
         stuck = subprocess.Popen(

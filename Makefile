@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ENGINES
 PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
 
-.PHONY: help test lint types unit engines integration packaging matrix demo images venv packages clean
+.PHONY: help test lint types unit engines integration packaging matrix soak demo images venv packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -65,6 +65,12 @@ matrix: packages ## unit and integration tests on each of PYTHONS, with the newe
 	  echo "matrix: $$($$venv/bin/python --version), $$($$venv/bin/pip show ansible-core | sed -n 2p)"; \
 	  PATH=$(CURDIR)/$$venv/bin:$$PATH $$venv/bin/python -m pytest tests/unit tests/integration $(PYTEST_ARGS) </dev/null; \
 	done
+
+# How many remote jobs `make soak` kills an end of, on each engine.
+ROUNDS ?= 50
+soak: packages $(VENV)/.dev ## remote jobs whose ends are killed at random moments, on each engine; takes an hour
+	@set -e; for engine in local bwrap podman docker; do \
+	  $(BIN)/python bench/kill_soak.py --rounds $(ROUNDS) --engine $$engine; done
 
 demo: $(VENV)/.run ## the demo, with the best engine that is there
 	@demo/run

@@ -11,8 +11,8 @@ from ee_runner.stream.archive import pack
 from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.lines import LineEncoder
+from ee_runner.stream.output import Output
 from ee_runner.stream.records import Kind, Record
-from ee_runner.stream.wire import Output
 
 __all__ = ["stream_dir", "unstream_dir"]
 

@@ -36,8 +36,8 @@ def run(parsed: Parsed, ward: Ward | None) -> int:
 
 def _transmit(resolved: Resolved) -> int:
     from ee_runner.executor import Cancellation
+    from ee_runner.stream.output import Canceled
     from ee_runner.stream.transmit import Transmitter
-    from ee_runner.stream.wire import Canceled
 
     _refuse_terminal(1, "transmit writes a job to standard output", "ansible-runner worker")
     cancellation = Cancellation()

@@ -11,8 +11,8 @@ from ee_runner.stream import journal
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder
+from ee_runner.stream.output import Output
 from ee_runner.stream.records import Encoder, Hello, Kind, Noise, Record
-from ee_runner.stream.wire import Output
 
 
 def attach(directory: Path, ident: str, *, output: Any, cancellation: Cancellation | None = None) -> None:

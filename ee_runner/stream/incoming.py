@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 
 from ee_runner.errors import BadFrame, StreamError, TruncatedStream
 from ee_runner.stream.decoder import StreamDecoder
+from ee_runner.stream.input import Input, Silence
 from ee_runner.stream.records import Hello, Noise, Record
-from ee_runner.stream.wire import Input, Silence
 
 SILENT_KEEPALIVES = 4
 """How many keepalives in a row may be missing before the other end counts as lost."""

@@ -14,8 +14,8 @@ from ee_runner.stream import records
 from ee_runner.stream.archive import pack
 from ee_runner.stream.frames import FrameEncoder
 from ee_runner.stream.lines import LineEncoder
+from ee_runner.stream.output import Output
 from ee_runner.stream.records import OWN, Encoder, Hello, Kind
-from ee_runner.stream.wire import Output
 
 if TYPE_CHECKING:
     from ee_runner.stream.cache import BlobStore

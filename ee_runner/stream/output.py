@@ -21,8 +21,11 @@ from ee_runner.executor import Cancellation
 _PIECE = 16 * 1024
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _LEAVING = 1.0
+"""Seconds that the thread has to end; one that is stuck with a reader is left behind."""
+
 _ASKING = 1.0
-_AGAIN = 1.0
+"""Seconds between two questions to a callback that may cancel, while a write waits."""
+
 
 _Reply = BaseException | Literal["written"] | None
 """How a record came out; None wakes who waits for it."""
@@ -293,8 +296,7 @@ def _patiently(write: Callable[[memoryview], int | None], descriptor: int) -> Ca
                 return taken
         poller = select.poll()
         poller.register(descriptor, select.POLLOUT)
-        while not poller.poll(milliseconds(_AGAIN)):
-            continue
+        poller.poll()
         return 0
 
     return write_some

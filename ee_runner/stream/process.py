@@ -28,9 +28,10 @@ from ee_runner.results import Results
 from ee_runner.sources import Resolved
 from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
+from ee_runner.stream.input import Input
+from ee_runner.stream.output import Canceled
 from ee_runner.stream.progress import Progress, read_start
 from ee_runner.stream.records import OWN, Hello, Kind, Record
-from ee_runner.stream.wire import Canceled, Input
 from ee_runner.workspace import places
 
 if TYPE_CHECKING:

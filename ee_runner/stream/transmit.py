@@ -21,9 +21,10 @@ from ee_runner.stream import records, request
 from ee_runner.stream.archive import pack
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
+from ee_runner.stream.input import pieces_until
 from ee_runner.stream.lines import LineEncoder
+from ee_runner.stream.output import Canceled, Output
 from ee_runner.stream.records import Encoder, Hello, Kind
-from ee_runner.stream.wire import Canceled, Output, pieces_until
 
 if TYPE_CHECKING:
     from ee_runner.stream.ledger import Ledger

@@ -25,10 +25,11 @@ from ee_runner.stream import place, request
 from ee_runner.stream.archive import pack
 from ee_runner.stream.archive.unpack import Unpacker
 from ee_runner.stream.incoming import Incoming
+from ee_runner.stream.input import Input
 from ee_runner.stream.keeper import Keeper, Nobody
 from ee_runner.stream.outgoing import Outgoing
+from ee_runner.stream.output import Canceled, Output, is_live
 from ee_runner.stream.records import Hello, Kind
-from ee_runner.stream.wire import Canceled, Input, Output, is_live
 from ee_runner.workspace import places
 
 if TYPE_CHECKING:

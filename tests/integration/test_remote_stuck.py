@@ -23,10 +23,10 @@ import ee_runner
 from ee_runner.stream.attach import attach
 from ee_runner.stream.decoder import StreamDecoder
 from ee_runner.stream.frames import FrameEncoder
+from ee_runner.stream.input import Input
 from ee_runner.stream.journal import Journal
 from ee_runner.stream.lines import LineEncoder
 from ee_runner.stream.records import Encoder, Hello, Kind, Noise, Record, hello_line
-from ee_runner.stream.wire import Input
 from tests.support.processes import wait_until
 
 RUNNER = Path(sys.executable).parent / "ansible-runner"

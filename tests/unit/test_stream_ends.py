@@ -16,7 +16,8 @@ import pytest
 
 from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
-from ee_runner.stream.wire import Canceled, Input, Output, Silence, is_live, pieces_until
+from ee_runner.stream.input import Input, Silence, pieces_until
+from ee_runner.stream.output import Canceled, Output, is_live
 
 DATA = bytes(range(256)) * 3000
 

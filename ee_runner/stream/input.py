@@ -1,4 +1,4 @@
-"""The ends of a stream: any file object or socket that bytes are read from, or written to, without polling."""
+"""The end of a stream that is read: any file object, socket or descriptor, waited for without polling."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from typing import Any
 
 from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
-from ee_runner.stream.output import Canceled, Output, descriptor_of, is_live, milliseconds, words_of
-
-__all__ = ["Canceled", "Input", "Output", "Silence", "is_live", "pieces_until"]
+from ee_runner.stream.output import Canceled, descriptor_of, milliseconds, words_of
 
 _CHUNK = 256 * 1024
 

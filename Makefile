@@ -19,20 +19,20 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ENGINES
 PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
 
-.PHONY: help test lint types unit engines integration packaging matrix soak demo images venv packages clean
+.PHONY: help test rest lint types unit engines integration packaging matrix soak demo images venv packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
-# Two lanes, since the engines' tests mostly wait for containers; the second one's report follows the first one's.
+# Two lanes, since the engines' tests mostly wait for containers; each is reported when it has ended.
 test: packages $(VENV)/.dev ## everything
-	@start=$$(date +%s); status=0; \
-	$(MAKE) --no-print-directory lint types || exit 1; \
-	report=$$(mktemp); trap 'rm -f "$$report"' EXIT; \
-	{ $(PYTEST) tests/unit tests/integration tests/packaging; } >"$$report" 2>&1 & second=$$!; \
-	$(PYTEST) tests/engines || status=1; \
-	wait $$second || status=1; cat "$$report"; \
-	echo "make test: $$(( $$(date +%s) - start )) seconds"; exit $$status
+	@start=$$(date +%s); \
+	$(MAKE) --no-print-directory lint types && \
+	$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target engines rest; \
+	status=$$?; echo "make test: $$(( $$(date +%s) - start )) seconds"; exit $$status
+
+rest: packages $(VENV)/.dev
+	$(PYTEST) tests/unit tests/integration tests/packaging
 
 lint: $(VENV)/.dev ## ruff check, ruff format --check
 	$(BIN)/ruff check .

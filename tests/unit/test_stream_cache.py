@@ -76,12 +76,15 @@ def store(tmp_path: Path) -> BlobStore:
     return BlobStore(tmp_path / "cache")
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """Let no file of this process grow beyond 1000 bytes, once asked to."""
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file of this process grow beyond 1000 bytes in the block; the report of the tests may be one."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_a_blob_is_there_as_a_whole_once_its_block_has_ended(store: BlobStore, tmp_path: Path) -> None:
@@ -119,12 +122,10 @@ def test_nothing_stays_of_a_block_that_fails(store: BlobStore, tmp_path: Path) -
     assert blobs(tmp_path / "cache") == set()
 
 
-def test_a_full_disk_is_said_in_words_and_nothing_stays(
-    store: BlobStore, tmp_path: Path, full_disk: Callable[[], None]
-) -> None:
+def test_a_full_disk_is_said_in_words_and_nothing_stays(store: BlobStore, tmp_path: Path) -> None:
     data = bytes(5000)
-    full_disk()
-    with pytest.raises(ArtifactError, match=r"The cache .* can not be used"), store.add(digest(data)) as writer:
+    said = pytest.raises(ArtifactError, match=r"The cache .* can not be used")
+    with full_disk(), said, store.add(digest(data)) as writer:
         writer.write(data)
     assert blobs(tmp_path / "cache") == set()
 
@@ -411,13 +412,11 @@ def test_a_damaged_ledger_knows_nothing_says_so_and_is_replaced(
     assert len(told) == 1
 
 
-def test_a_ledger_that_can_not_be_written_fails_nothing(
-    ledger: Ledger, tmp_path: Path, told: list[str], full_disk: Callable[[], None]
-) -> None:
+def test_a_ledger_that_can_not_be_written_fails_nothing(ledger: Ledger, tmp_path: Path, told: list[str]) -> None:
     ledger.sent("one", numbered(10))
     ledger.confirmed("one", "cache")
-    full_disk()
-    ledger.sent("two", numbered(100, seed=2))
+    with full_disk():
+        ledger.sent("two", numbered(100, seed=2))
     assert len(told) == 1
     assert all(each in ledger.known() for each in numbered(10))
     assert list((tmp_path / "cache" / "ledger" / "pending").iterdir()) == []

@@ -99,7 +99,7 @@ OPTIONS: tuple[Option, ...] = (
         Group.RUNNER,
         ("-i", "--ident"),
         metavar="IDENT",
-        default_text="a random UUID; with process none",
+        default_text="a random UUID",
         commands=RUNNING_COMMANDS | CONTROL_COMMANDS | {"process"},
     ),
     Option(

@@ -127,6 +127,7 @@ ELSEWHERE = """
     process_isolation_executable container_image runner_mode runner_http_url runner_zmq_url host_cwd
     omit_event_data only_failed_event_data suppress_output_file json_mode streamer _input _output
     directory_isolation_base_path container_auth_data container_workdir runner_http_headers runner_http_path
+    delete wire cache resume durable stream_timeout allow_outside_links only_transmit_kwargs
 """
 
 

@@ -15,6 +15,7 @@ from ee_runner.console import Captured, Console, checked, descriptor_of, to_any
 from ee_runner.errors import ConfigurationError, LaunchError
 from ee_runner.job import Terminal
 from ee_runner.options import CALLBACKS
+from ee_runner.results import Results
 from ee_runner.runner import Runner
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _streamer(
 
 
 def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
-    log = getattr(runner, "log", None)  # a transmitter and a worker keep no events
+    log = runner.log if isinstance(runner, Results) else None  # a transmitter and a worker keep no events
     if log is not None:
         log.begin()
     thread = threading.Thread(target=runner.run, name="ee_runner job")

@@ -17,7 +17,7 @@ def with_argument(word: str) -> list[int]:
             continue
         if word.encode("utf-8", "surrogateescape") in words:
             found.append(int(directory.name))
-    return sorted(found, key=lambda pid: (len(list(_ancestors(pid))), pid))
+    return sorted(found, key=lambda pid: (len(list(ancestors(pid))), pid))
 
 
 def children(pid: int) -> list[int]:
@@ -30,7 +30,8 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _ancestors(pid: int) -> Iterator[int]:
+def ancestors(pid: int) -> Iterator[int]:
+    """Yield the processes that started this one, the nearest first."""
     while pid > 1:
         try:
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ee_runner.cleanup import trees
+from ee_runner.engines.processes import ancestors
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
 
 if TYPE_CHECKING:
@@ -130,16 +131,13 @@ class Usage:
 
     @cached_property
     def _paths(self) -> frozenset[str]:
-        mine = {os.getpid(), *_ancestors(os.getpid())}
+        mine = {os.getpid(), *ancestors(os.getpid())}  # whose command lines name the pattern
         others = (entry for entry in Path("/proc").glob("[0-9]*") if int(entry.name) not in mine)
         return _with_parents(path for process in others for path in _paths_of(process))
 
     @cached_property
     def _mounts(self) -> frozenset[str]:
-        with suppress(OSError):
-            lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
-            return _with_parents(_unescaped(line.split()[4]) for line in lines)
-        return frozenset()
+        return _with_parents(mount_points())
 
 
 def _is_free(directory: int, ident: str) -> bool:
@@ -179,16 +177,6 @@ def _is_live(pid: int) -> bool:
     return True
 
 
-def _ancestors(pid: int) -> Iterator[int]:
-    """Yield the processes that started this one: their command lines name the pattern."""
-    while pid > 1:
-        try:
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            return
-        yield pid
-
-
 def _paths_of(process: Path) -> Iterator[str]:
     """Yield the absolute paths that a process works with: its directory, what it has open, what it was started with."""
     with suppress(OSError):  # it ended meanwhile, or is another user's
@@ -213,6 +201,13 @@ def _with_parents(paths: Iterator[str]) -> frozenset[str]:
             found.add(path)
             path = os.path.dirname(path)  # noqa: PTH120 - a Path for each would take long
     return frozenset(found)
+
+
+def mount_points() -> Iterator[str]:
+    """Yield where file systems are mounted (proc_pid_mountinfo(5)); none where there is no /proc."""
+    with suppress(OSError):
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            yield _unescaped(os.fsdecode(line.split()[4]))
 
 
 def _unescaped(word: str) -> str:

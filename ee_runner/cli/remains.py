@@ -157,7 +157,9 @@ class _Engine:
 
 def _removed(path: str, known: str, failures: list[str]) -> bool:
     """Remove what was told, and say whether it was there; why it can not be removed goes to `failures`."""
-    mounted = next((point for point in _mount_points() if point.startswith(f"{path}/")), None)
+    from ee_runner.cleanup.usage import mount_points
+
+    mounted = next((point for point in mount_points() if point.startswith(f"{path}/")), None)
     try:
         if mounted is not None:
             raise OSError(None, f"a file system is mounted at {mounted}")
@@ -165,19 +167,6 @@ def _removed(path: str, known: str, failures: list[str]) -> bool:
     except OSError as error:
         failures.append(f"{path} can not be removed: {error.strerror}")
         return False
-
-
-def _mount_points() -> list[str]:
-    with contextlib.suppress(FileNotFoundError), open("/proc/self/mountinfo", "rb") as file:  # noqa: PTH123
-        return [os.fsdecode(_unescaped(line.split()[4])) for line in file]
-    return []
-
-
-def _unescaped(word: bytes) -> bytes:
-    """Take back what proc(5) does to blanks, line ends and backslashes."""
-    for letter in b" \t\n\\":
-        word = word.replace(b"\\%03o" % letter, bytes((letter,)))
-    return word
 
 
 def remove(path: str, known: str = "") -> bool:

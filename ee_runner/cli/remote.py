@@ -97,10 +97,10 @@ def _info() -> int:
 
 
 def _attach(ident: str) -> int:
-    from ee_runner.sources import state_directory
+    from ee_runner.stream import journal
     from ee_runner.stream.attach import attach
 
-    attach(state_directory() / "worker", ident, output=1)
+    attach(journal.home(), ident, output=1)
     return 0
 
 

@@ -48,8 +48,6 @@ class Incoming:
         self._greeted = greeted
         self._strange: list[Noise] = []
         self._decoder = StreamDecoder()
-        self.passed_over = 0
-        """How many bytes were no record."""
         source.silence = patience
 
     @property
@@ -91,7 +89,6 @@ class Incoming:
             self._tell()
             self._greeted(item)
             return
-        self.passed_over += item.size
         self._strange.append(item)
         if self._decoder.hello is not None:
             self._tell()

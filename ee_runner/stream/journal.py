@@ -18,6 +18,7 @@ from pathlib import Path
 from ee_runner.artifacts import describe
 from ee_runner.errors import ArtifactError, ConfigurationError, nearest
 from ee_runner.names import ident_problem
+from ee_runner.sources import state_directory
 from ee_runner.workspace.places import private_directory, remove
 
 _CHUNK = 1 << 18
@@ -28,6 +29,11 @@ _WITHOUT_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)
 """What a network file system answers that can not lock a directory."""
 _SHOWN = 10
 _WAITING = 1024
+
+
+def home() -> Path:
+    """Return where this user's workers keep the journals of their jobs; ConfigurationError without a home."""
+    return state_directory() / "worker"
 
 
 class Journal:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +19,7 @@ from ee_runner.logs import log
 from ee_runner.names import new_ident, run_prefix
 from ee_runner.preparation import outcome_of
 from ee_runner.runner import Runner
-from ee_runner.sources import Resolved, state_directory
+from ee_runner.sources import Resolved
 from ee_runner.stream import place, request
 from ee_runner.stream.archive import pack
 from ee_runner.stream.archive.unpack import Unpacker
@@ -77,7 +76,7 @@ def terms(resolved: Resolved, defaults: Mapping[str, Any] | None = None) -> Term
         patience=values["stream_timeout"],
         outside_links=values["allow_outside_links"],
         cache=None if cache is None else cache.absolute(),
-        journals=state_directory() / "worker" if values["durable"] else None,
+        journals=_journals() if values["durable"] else None,
         defaults=request.of_the_job(defaults or {}),
     )
 
@@ -244,12 +243,18 @@ class Worker:
 
     def _directory(self) -> contextlib.AbstractContextManager[Path]:
         """Give the private data directory, held so that no cleanup takes it; one that does not stay is removed."""
-        for base in (*places.run_directory_bases(os.environ), Path(tempfile.gettempdir())):
+        for base in places.run_directory_bases(os.environ):
             self._keeper.owns_all(base, run_prefix())
         given = self._terms.directory
         if given is not None and not self._terms.delete:
             return place.staying(given)
         return place.passing(given, cache=self._terms.cache, keeper=self._keeper, note=self._note)
+
+
+def _journals() -> Path:
+    from ee_runner.stream import journal
+
+    return journal.home()
 
 
 def _cache(directory: Path | None) -> BlobStore | None:

@@ -61,11 +61,6 @@ def artifact_directory(directory: Path, stack: ExitStack, *, fresh: bool = True)
     _directory_within(directory, "job_events")
 
 
-def run_directory_bases(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Return where per-run directories are made: in the first of these that can be written."""
-    return tuple(_run_directory_bases(environ))
-
-
 def _directory_within(directory: Path, name: str) -> Path:
     """Make a directory below one of the runner's own, level by level, and never through a symbolic link."""
     for part in Path(name).parts:
@@ -126,7 +121,7 @@ def removed(path: Path) -> Iterator[Path]:
 @contextmanager
 def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
     """Make the per-run directory, in memory where that can be had, and remove it at the end."""
-    with removed(_make_run_directory(_run_directory_bases(environ))) as path:
+    with removed(_make_run_directory(run_directory_bases(environ))) as path:
         yield path
 
 
@@ -211,7 +206,8 @@ def _refused(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(f"{path} can not be made: {describe(error)}")
 
 
-def _run_directory_bases(environ: Mapping[str, str]) -> Iterator[Path]:
+def run_directory_bases(environ: Mapping[str, str]) -> Iterator[Path]:
+    """Yield where per-run directories are made: in the first of these that can be written."""
     runtime = environ.get("XDG_RUNTIME_DIR", "")
     if runtime.startswith("/") and _is_own_directory(Path(runtime)):
         yield Path(runtime)

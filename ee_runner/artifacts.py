@@ -86,9 +86,12 @@ class ArtifactStore:
     def write_outcome(self, outcome: Outcome) -> None:
         """Write the terminal `rc` and `status`, in this order: who sees the status finds the rc.
 
-        On a full disk the status is still written, over the earlier one, and the error raised.
+        A job that did not end by itself has a `reason` too: the reason's word, then a line that says more. On a full
+        disk the status is still written, over the earlier one, and the error raised.
         """
         try:
+            if outcome.reason != "exited" or outcome.detail:
+                self._write("reason", f"{outcome.reason}\n{outcome.detail}".rstrip().encode(errors="replace") + b"\n")
             if outcome.rc is not None:
                 self._write("rc", str(outcome.rc).encode())
             self._write("status", outcome.status.encode())

@@ -27,6 +27,8 @@ class Attachment:
     unless there is a display or its options say that it is quiet, and for the words of the runner's own with it.
     `strict` has paths of a command line that do not exist refused here, where else Ansible tells of them.
     `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
+    `stoppable` says that SIGTERM to this process ends the job in order, and nothing but the job.
+    `started` is called once, when the job's process runs; the job waits for its return.
     """
 
     display: Display | None = None
@@ -37,9 +39,11 @@ class Attachment:
     captured: Captured | None = None
     shown: bool = False
     strict: bool = False
+    stoppable: bool = False
     cancellation: Cancellation = field(default_factory=Cancellation)
     explain: Callable[[str], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None
+    started: Callable[[], None] | None = None
 
     def display_for(self, values: Mapping[str, Any]) -> Display | None:
         """Return what shows a job with these options: the display, or what `shown` asks for."""

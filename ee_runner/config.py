@@ -68,6 +68,7 @@ class RunnerConfig:
         self._use = threading.Lock()
         self._places: contextlib.ExitStack | None = None
         self._job: Prepared | None = None
+        self._temporary: Path | None = None
         self._view: Mapping[str, Any] = {}
         self.attachment = attachment or Attachment()
         self.command: list[str] = []
@@ -131,13 +132,16 @@ class RunnerConfig:
         self._leave()
         if self._needs_directory():
             kept = contextlib.ExitStack()
-            self._options["private_data_dir"] = kept.enter_context(places.removed(temporary_directory()))
+            self._temporary = kept.enter_context(places.removed(temporary_directory()))
+            self._options["private_data_dir"] = self._temporary
             weakref.finalize(self, kept.close)
         if self._options or self._resolved is None:
             self._resolved = settings.resolve(self._options, environ=os.environ)
         spec = settings.job_spec(self._resolved)
         made = contextlib.ExitStack()
-        job = made.enter_context(prepare(spec, self.attachment, self._terminal(self._resolved, spec)))
+        temporary = () if self._temporary is None else (self._temporary,)
+        terminal = self._terminal(self._resolved, spec)
+        job = made.enter_context(prepare(spec, self.attachment, terminal, temporary=temporary))
         self._places, self._job = made, job
         weakref.finalize(self, made.close)
         self.command = list(job.plan.argv)

@@ -20,7 +20,10 @@ Reason: TypeAlias = Literal[
     "canceled",
     "job_timeout",
     "idle_timeout",
+    "subprocess_timeout",
     "prompt_unanswered",
+    "oom",
+    "killed",
     "image",
     "engine",
     "launch",
@@ -51,7 +54,11 @@ class RegistryAuth:
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """What the caller says of the container; engines without images ignore all but the mounts."""
+    """What the caller says of the container; engines without images ignore all but the mounts.
+
+    `memory` (bytes), `cpus` and `pids_limit` bound what all processes of the job may take together; 0 leaves that to
+    the engine.
+    """
 
     image: str | None = None
     pull: PullPolicy = "missing"
@@ -59,6 +66,9 @@ class ContainerSpec:
     options: tuple[str, ...] = field(default=(), repr=False)
     workdir: str | None = None
     auth: RegistryAuth | None = None
+    memory: int = 0
+    cpus: float = 0
+    pids_limit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +83,14 @@ class SandboxSpec:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Times in seconds; None or 0 is no limit. `grace` lies between SIGTERM and SIGKILL."""
+    """Times in seconds; None or 0 is no limit. `grace` lies between SIGTERM and SIGKILL.
+
+    `job_timeout` and `subprocess_timeout` bound the whole job; the latter is for jobs on pipes.
+    """
 
     job_timeout: float | None = None
     idle_timeout: float | None = None
+    subprocess_timeout: float | None = None
     pexpect_timeout: float = 5.0
     pexpect_use_poll: bool = True
     grace: float = 10.0
@@ -136,8 +150,9 @@ class JobSpec:
 
     `artifact_dir` is this job's own directory (``<artifacts>/<ident>``). `engine` is a registered name or the path
     of an executable. `envvars`, `extravars`, `passwords` and `ssh_key` are what the caller passed; those of the
-    private data directory are read by the workspace. `host_cwd` is a working directory that was
-    named, and keeps its path inside.
+    private data directory are read by the workspace. Of older jobs' artifacts those of `rotate_artifacts` jobs are
+    kept, those younger than `rotate_age` seconds, and as many as fit in `rotate_size` bytes; 0 keeps all. `host_cwd`
+    is a working directory that was named, and keeps its path inside.
     """
 
     ident: str
@@ -168,6 +183,8 @@ class JobSpec:
     omit_event_data: bool = False
     only_failed_event_data: bool = False
     rotate_artifacts: int = 0
+    rotate_age: float = 0.0
+    rotate_size: int = 0
     host_cwd: Path | None = None
     json_mode: bool = False
     suppress_output_file: bool = False
@@ -197,12 +214,19 @@ class Terminal(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One process for the executor: what to execute, with exactly this environment, from this directory."""
+    """One process for the executor: what to execute, with exactly this environment, from this directory.
+
+    `adopt` says that what the process leaves when it daemonizes is the job's own, and ends with it; the client of an
+    engine leaves what looks after its containers. `rescue` is the command that sees to what is no process when the
+    supervisor has died; it has the environment of the supervisor.
+    """
 
     argv: tuple[str, ...] = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     cwd: Path
     terminal: Terminal = Terminal.PTY
+    adopt: bool = True
+    rescue: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Keywords(TypedDict, total=False):
     project_dir: StrPath | None
     artifact_dir: StrPath | None
     rotate_artifacts: int | None
+    rotate_artifacts_age: str | None
+    rotate_artifacts_size: int | str | None
     host_cwd: StrPath | None
     runner_mode: Literal["pexpect", "subprocess"] | None
     timeout: float | None
@@ -40,6 +42,7 @@ class Keywords(TypedDict, total=False):
     subprocess_timeout: float | None
     pexpect_timeout: float | None
     pexpect_use_poll: bool | None
+    stop_grace: float | None
     process_isolation: bool | None
     process_isolation_executable: str | None
     process_isolation_path: StrPath | None
@@ -52,6 +55,9 @@ class Keywords(TypedDict, total=False):
     container_volume_mounts: str | Sequence[str] | None
     container_options: str | Sequence[str] | None
     container_workdir: str | None
+    memory: int | str | None
+    cpus: float | None
+    pids_limit: int | None
     container_auth_data: Mapping[str, Any] | RegistryAuth | None
     fact_cache: str | None
     fact_cache_type: str | None

@@ -7,6 +7,7 @@ library works with, or raises ValueError; the caller adds the place and `Kind.ex
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,13 @@ from ee_runner.secrets import Secret
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _AUTH_KEYS = ("host", "username", "password", "verify_ssl")
+_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([smhdw])", re.ASCII | re.IGNORECASE)
+_AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
+_SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+_LARGEST = (1 << 63) - 1
+_LONGEST = 10 * 366 * 86400
+_MOST_CPUS = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +82,48 @@ def _count(value: Any) -> int:
 def _seconds(value: Any) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
         raise ValueError
+    if value > _LONGEST:
+        raise Unfit(f"{value:g} seconds are more than ten years; 0 is no limit")
+    return value
+
+
+def _cpus(value: Any) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or 0.01 <= value <= _MOST_CPUS):
+        raise ValueError
     return value
 
 
 def _number(text: str) -> float | int:
     return int(text) if text.strip().isdigit() else float(text)
+
+
+def seconds(age: str) -> float:
+    """Return the seconds of a value of the kind AGE."""
+    found = _AGE.fullmatch(age)
+    return float(found[1]) * _AGE_UNITS[found[2].lower()] if found else 0.0
+
+
+def _age(value: Any) -> str:
+    """Keep a length of time as it was written; 30 alone is none, for days may be meant: only 0 needs no unit."""
+    text = str(value).strip()
+    if isinstance(value, bool) or (text != "0" and not _AGE.fullmatch(text)):
+        raise ValueError
+    return text
+
+
+def _size(value: Any) -> int:
+    size = _count(value) if not isinstance(value, str) else _size_text(value)
+    if size > _LARGEST:
+        raise ValueError
+    return size
+
+
+def _size_text(text: str) -> int:
+    """Read a number of bytes; units are powers of 1024, written as the engines take them (m) or in full (MiB, MB)."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError
+    return int(_number(found[1]) * _SIZE_UNITS[(found[2] or "").lower()])
 
 
 def _text(value: Any) -> str:
@@ -252,6 +297,9 @@ def _no_text(text: str) -> Any:
 FLAG = Kind("true or false", _flag, _flag_text)
 COUNT = Kind("a whole number, 0 or more", _count, lambda text: _count(int(text)))
 SECONDS = Kind("a number of seconds, 0 or more", _seconds, lambda text: _seconds(_number(text)))
+CPUS = Kind("a number of CPUs, 0.01 or more", _cpus, lambda text: _cpus(_number(text)))
+AGE = Kind("a length of time with its unit (s, m, h, d or w), such as 30d", _age, _age)
+SIZE = Kind("a number of bytes, or a size such as 512m or 2g", _size, _size)
 TEXT = Kind("text", _text, _text)
 WORD = Kind("text that is not empty", _word, _word)
 IDENT = Kind("a name", _ident, _ident)

@@ -23,6 +23,11 @@ RUN = PurePosixPath("/run/ee_runner")
 """Where the per-run directory lands in a container."""
 
 
+def new_mark() -> str:
+    """Return a mark that no other run bears."""
+    return os.urandom(16).hex()
+
+
 @dataclass(frozen=True, slots=True)
 class ExecutionPlan:
     """One job, ready for an engine.
@@ -32,7 +37,8 @@ class ExecutionPlan:
     and the caller's volume mounts, checks and orders them. `agent_socket` is the ssh-agent of this job, or None.
     `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled. `tty` gives the job a
     terminal inside, whatever its client is connected to. With `complete_env` the environment is whole: nothing of the
-    caller's is added.
+    caller's is added. `mark` is this run's own: all that the engine makes for it bears it. `rescue` is the command that
+    sees to what is left when the supervisor has died.
     """
 
     ident: str
@@ -52,6 +58,8 @@ class ExecutionPlan:
     selinux_relabel: bool = False
     tty: bool = True
     complete_env: bool = False
+    mark: str = field(default_factory=new_mark)
+    rescue: tuple[str, ...] = ()
 
 
 def make(

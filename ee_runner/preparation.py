@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ee_runner import arguments, plan
+from ee_runner import arguments, plan, underway
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.attachment import Attachment
+from ee_runner.cleanup import lost
 from ee_runner.engines import registry
 from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Terminal
@@ -31,16 +33,23 @@ class Prepared:
     workspace: Workspace
     plan: ExecutionPlan
     nonce: str
+    claim: underway.Claim
 
 
 @contextlib.contextmanager
-def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterator[Prepared]:
+def prepare(
+    spec: JobSpec, attachment: Attachment, terminal: Terminal, *, temporary: Iterable[Path] = ()
+) -> Iterator[Prepared]:
     """Choose the engine, read the inputs, make the places and the plan; the places go when the context ends.
+
+    What jobs that were lost have left is settled first. `temporary` are paths of the caller's own that are removed
+    when the job has ended, and so are to be when it is lost.
 
     Raises ConfigurationError and EngineUnavailable before anything is written; after it, what `arguments` and `plan`
     raise, and then the artifacts say ``error``.
     """
-    engine = _choose_engine(spec, attachment)
+    lost.settle_abandoned()
+    asked, engine = spec.engine, _choose_engine(spec, attachment)
     spec = replace(spec, engine=engine.name)
     own_root, isolated = engine.capabilities.own_root, engine.capabilities.isolates
     if own_root and terminal is Terminal.PIPES and attachment.stdin is not None and os.isatty(attachment.stdin):
@@ -49,7 +58,7 @@ def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterat
         spec, os.environ, own_root=own_root, isolated=isolated, strict=attachment.strict
     )
     nonce = os.urandom(16).hex()
-    with Workspace.open(spec, own_root=own_root) as workspace:
+    with Workspace.open(spec, own_root=own_root) as workspace, contextlib.ExitStack() as stack:
         with failure_recorded(spec):
             named = arguments.of_workspace(workspace, os.environ, own_root=own_root, isolated=isolated)
             job = plan.make(
@@ -63,7 +72,10 @@ def prepare(spec: JobSpec, attachment: Attachment, terminal: Terminal) -> Iterat
                 terminal=terminal,
                 tty=attachment.tty,
             )
-        yield Prepared(spec, engine, workspace, job, nonce)
+            found_by = asked if "/" in asked else engine.name
+            claim = stack.enter_context(_claim(job, workspace, attachment, engine=found_by, temporary=temporary))
+            rescue = lost.command(claim.file) if claim.file is not None else ()
+        yield Prepared(spec, engine, workspace, replace(job, rescue=rescue), nonce, claim)
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -79,6 +91,22 @@ def outcome_of(error: BaseException) -> Outcome:
     reason: Reason = next((reason for kind, reason in reasons if isinstance(error, kind)), "lost")
     rc = error.exit_code if isinstance(error, RunnerError) else 1
     return Outcome("error", rc, reason, str(error))
+
+
+def _claim(
+    job: ExecutionPlan, workspace: Workspace, attachment: Attachment, *, engine: str, temporary: Iterable[Path]
+) -> contextlib.AbstractContextManager[underway.Claim]:
+    spec = workspace.spec
+    return underway.claim(
+        mark=job.mark,
+        ident=spec.ident,
+        private_data_dir=spec.private_data_dir,
+        artifact_dir=spec.artifact_dir,
+        engine=engine,
+        stoppable=attachment.stoppable,
+        paths=(*workspace.temporary, *temporary),
+        bases=(workspace.run_dir.parent, Path(tempfile.gettempdir()), spec.sandbox.staging),
+    )
 
 
 def _choose_engine(spec: JobSpec, attachment: Attachment) -> ContainerEngine:

@@ -133,6 +133,8 @@ class Runner(Results):
                 store.write_outcome(outcome)
             except BaseException as error:
                 outcome = outcome_of(error)
+                if outcome.reason == "engine":  # what it runs may have to be ended by a later job
+                    job.claim.leave()
                 with contextlib.suppress(ArtifactError):  # the error that is raised says it already
                     store.write_outcome(outcome)
                 failures.insert(0, error)
@@ -151,6 +153,7 @@ class Runner(Results):
                     self.config.attachment.cancellation,
                     stdin=self.config.attachment.stdin,
                     progress=self.config.attachment.progress,
+                    started=self.config.attachment.started,
                 )
             except LaunchError as error:
                 pipeline.say(str(error), shown=self.config.attachment.shown)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ee_runner import names, targets
+from ee_runner import kinds, names, targets
 from ee_runner.errors import ConfigurationError, MountRefused, nearest
 from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Target
+from ee_runner.logs import log
 from ee_runner.options import DEFAULT_IMAGE
 from ee_runner.sources import ARGUMENT, Rank, Resolved, check_names, resolve, working_directory
 from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
@@ -19,6 +20,11 @@ from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
 __all__ = ["Content", "Resolved", "check_names", "content", "job_spec", "resolve"]
 
 _NOT_ISOLATING = "local"
+_LIMITS = ("memory", "cpus", "pids_limit")
+_LEAST_MEMORY = 6 << 20
+"""What engines need to start anything; below it they fail in words of their own."""
+
+_MOST_PROCESSES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ def job_spec(resolved: Resolved) -> JobSpec:
         omit_event_data=values["omit_event_data"],
         only_failed_event_data=values["only_failed_event_data"],
         rotate_artifacts=values["rotate_artifacts"],
+        rotate_age=kinds.seconds(values["rotate_artifacts_age"]),
+        rotate_size=values["rotate_artifacts_size"],
         host_cwd=given.host_cwd,
         json_mode=values["json_mode"],
         suppress_output_file=values["suppress_output_file"],
@@ -201,7 +209,8 @@ def _engine(resolved: Resolved, cwd: Path) -> str:
         from ee_runner.engines.registry import AUTO, AUTO_IMAGES, AUTO_ISOLATING
 
         asked = resolved.rank("process_isolation") > Rank.DEFAULT
-        return AUTO_IMAGES if _has_image(resolved) else AUTO_ISOLATING if asked else AUTO
+        wants_container = _has_image(resolved) or any(resolved.values[name] for name in _LIMITS)
+        return AUTO_IMAGES if wants_container else AUTO_ISOLATING if asked else AUTO
     return _program(resolved, "process_isolation_executable", cwd)
 
 
@@ -223,6 +232,7 @@ def _has_image(resolved: Resolved) -> bool:
 
 def _container(resolved: Resolved, cwd: Path) -> ContainerSpec:
     values = resolved.values
+    limits = _container_limits(resolved, cwd)
     return ContainerSpec(
         image=values["container_image"] or (DEFAULT_IMAGE if _isolated(resolved) else None),
         pull=values["container_pull"],
@@ -230,7 +240,45 @@ def _container(resolved: Resolved, cwd: Path) -> ContainerSpec:
         options=values["container_options"] or (),
         workdir=values["container_workdir"],
         auth=values["container_auth_data"],
+        memory=limits.get("memory", 0),
+        cpus=limits.get("cpus", 0),
+        pids_limit=limits.get("pids_limit", 0),
     )
+
+
+def _container_limits(resolved: Resolved, cwd: Path) -> Mapping[str, Any]:
+    """Return the limits that were asked for, and which the engine keeps; ConfigurationError for one that it can not.
+
+    Those of a file go with its engine: whoever chooses another by stronger means does without them, and is told so.
+    """
+    given = {name: resolved.values[name] for name in _LIMITS if resolved.values[name]}
+    for name in given:
+        _check_limit(resolved, name)
+    if not given or _runs_images(engine := _engine(resolved, cwd)):
+        return given
+    chosen = max(resolved.rank("process_isolation"), resolved.rank("process_isolation_executable"))
+    for name in given:
+        refused = f"{resolved.describe(name)}: the engine {engine} can not limit a job; podman and docker can"
+        if resolved.rank(name) > Rank.FILE or chosen <= Rank.FILE:
+            raise ConfigurationError(f"{refused}: choose one with --process-isolation-executable, or do without {name}")
+        log.warning("%s: the job runs without", refused)
+    return {}
+
+
+def _check_limit(resolved: Resolved, name: str) -> None:
+    value = resolved.values[name]
+    if name == "memory" and value < _LEAST_MEMORY:
+        raise ConfigurationError(
+            f"{resolved.describe(name)}: a container needs 6 MiB at the least, found {value} bytes"
+        )
+    if name == "pids_limit" and value > _MOST_PROCESSES:
+        raise ConfigurationError(f"{resolved.describe(name)}: no system has {value} processes; 0 is no limit")
+
+
+def _runs_images(engine: str) -> bool:
+    from ee_runner.engines import registry
+
+    return engine == registry.AUTO_IMAGES or registry.get(engine).capabilities.images
 
 
 def _volume_mounts(resolved: Resolved, cwd: Path) -> tuple[Mount, ...]:
@@ -258,12 +306,15 @@ def _sandbox(values: Mapping[str, Any], cwd: Path) -> SandboxSpec:
 
 
 def _limits(values: Mapping[str, Any]) -> Limits:
-    piped = values["subprocess_timeout"] if values["runner_mode"] == "subprocess" else None
+    """Return the limits in time; `timeout` takes the place of those in the settings that bound the whole job."""
+    piped = values["runner_mode"] == "subprocess" and not values["timeout"]
     return Limits(
-        job_timeout=next((limit for limit in (values["timeout"], piped, values["job_timeout"]) if limit), None),
+        job_timeout=values["timeout"] or values["job_timeout"] or None,
         idle_timeout=values["idle_timeout"] or None,
+        subprocess_timeout=values["subprocess_timeout"] or None if piped else None,
         pexpect_timeout=values["pexpect_timeout"],
         pexpect_use_poll=values["pexpect_use_poll"],
+        grace=values["stop_grace"],
     )
 
 

@@ -1,4 +1,4 @@
-"""The ssh-agent of a job: the caller's own (SSH_AUTH_SOCK), or one that holds the key of env/ssh_key."""
+"""The ssh-agent of a job: the caller's own (SSH_AUTH_SOCK), or one that holds the keys of env/ssh_key."""
 
 from __future__ import annotations
 
@@ -11,17 +11,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from ee_runner import names
-from ee_runner.errors import ConfigurationError, LaunchError
-from ee_runner.executor import Cancellation, Executor, companion, find_program
+from ee_runner.engines import sshkeys
+from ee_runner.engines.sshkeys import Certificate, Keys
+from ee_runner.errors import ConfigurationError, EngineError, LaunchError
+from ee_runner.executor import Cancellation, Executor, capture, companion, find_program
 from ee_runner.job import Invocation, Limits, Outcome
 from ee_runner.secrets import Secret, redact
 
 KEY_NAME = "ssh_key_data"
 """The name that ssh-add asks by: people's patterns match ``Enter passphrase for .../ssh_key_data:``."""
+
+VALUE = "env/ssh_key (ssh_key)"
 
 _LONGEST_ADDRESS = 107 if sys.platform == "linux" else 103
 """Bytes that the path of a unix socket may have: sun_path without its NUL, see unix(7)."""
@@ -45,8 +51,6 @@ wait "$agent"
 An agent that ignores this is killed at SIGTERM, which cuts the first wait short; the second one sees it gone.
 """
 
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-
 
 def host_socket(environ: Mapping[str, str]) -> Path | None:
     """Return the socket of the caller's ssh-agent, links resolved, or None when there is none that answers."""
@@ -68,36 +72,24 @@ def host_socket_problem(environ: Mapping[str, str]) -> str | None:
 
 
 @contextlib.contextmanager
-def job_agent(key: Secret, *, run_dir: Path, passwords: Mapping[str, Secret], cancel: Cancellation) -> Iterator[Path]:
-    """Keep an ssh-agent that holds one private key for the length of the block, and give its socket.
+def job_agent(value: Secret, *, run_dir: Path, passwords: Mapping[str, Secret], cancel: Cancellation) -> Iterator[Path]:
+    """Keep an ssh-agent that holds the private keys of `value` for the length of the block, and give its socket.
 
-    The socket lies alone in a directory of mode 0700. The key reaches the agent through a pipe and lies in no file; a
-    passphrase comes from `passwords` (pattern -> answer), asked by ``Enter passphrase for <run_dir>/ssh_key_data:``.
-    After a cancel the agent is empty. Nothing is left behind afterwards, nor when this process is killed.
+    `value` is what `sshkeys.parse` takes; a certificate is held beside its key. The socket lies alone in a directory
+    of mode 0700. The keys reach the agent through pipes and lie in no file; passphrases come from `passwords`
+    (pattern -> answer), asked by ``Enter passphrase for <run_dir>/ssh_key_data:``, of further keys by
+    ``.../ssh_key_data_2:`` and so on. After a cancel the agent lacks what was still to come. Nothing is left behind
+    afterwards, nor when this process is killed.
 
-    Raises ConfigurationError for a key that is none, or whose passphrase is missing or wrong, and LaunchError when
-    OpenSSH's client programs are missing or do not work.
+    Raises ConfigurationError, naming the key, for one that is none, or whose passphrase is missing or wrong, and for a
+    certificate that is of none of them; LaunchError when OpenSSH's client programs are missing or do not work.
     """
-    text = _key_text(key)
+    keys = sshkeys.parse(value)
     env = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
     _require_programs(env)
     with _agent(run_dir, env) as address:
-        _add(text, run_dir=run_dir, env={**env, "SSH_AUTH_SOCK": str(address)}, passwords=passwords, cancel=cancel)
+        _Loader(run_dir, {**env, "SSH_AUTH_SOCK": str(address)}, passwords, cancel).load(keys)
         yield address
-
-
-def _key_text(key: Secret) -> str:
-    """Return the key with the line ends that OpenSSH insists on."""
-    text = "\n".join(key.reveal().strip().splitlines()) + "\n"
-    found = len(_PRIVATE_KEY.findall(text))
-    if found == 1:
-        return text
-    if found:
-        raise ConfigurationError(f"env/ssh_key (ssh_key) holds {found} private keys; it may hold one.")
-    raise ConfigurationError(
-        "env/ssh_key (ssh_key) holds no private key: there is no line `-----BEGIN ... PRIVATE KEY-----` in it. "
-        "Give the content of the private key file, all of its lines."
-    )
 
 
 def _require_programs(env: Mapping[str, str]) -> None:
@@ -177,34 +169,111 @@ def _await(address: Path, *, alive: bool, seconds: float) -> bool:
     return False
 
 
-def _add(
-    text: str, *, run_dir: Path, env: Mapping[str, str], passwords: Mapping[str, Secret], cancel: Cancellation
-) -> None:
-    with _fifo(run_dir / KEY_NAME) as fifo, _written(fifo, text):
-        conversation = _Conversation(fifo, passwords)
-        conversation.stopping.asking(lambda: cancel.check() is not None)
-        with cancel.waking(lambda: conversation.cancel_with(cancel)):
-            conversation.cancel_with(cancel)
+@dataclass(frozen=True, slots=True)
+class _Key:
+    """One of the keys: its pipe, by whose path its passphrase is asked, and how it is called in messages."""
+
+    text: str = field(repr=False)
+    path: Path
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    """Brings keys and certificates into the agent that `env` names."""
+
+    run_dir: Path
+    env: Mapping[str, str] = field(repr=False)
+    passwords: Mapping[str, Secret]
+    cancel: Cancellation
+
+    def load(self, keys: Keys) -> None:
+        missing = list(keys.certificates)
+        for key in self._named(keys.private):
+            if not self._add(key, missing[0] if missing else None):
+                return
+            for certificate in self._of_held_keys(missing):
+                self._add(key, certificate)
+            missing = self._not_held(missing)
+        if missing and not self.cancel.requested:
+            self._refuse(missing[0])
+
+    def _named(self, texts: Sequence[str]) -> Iterator[_Key]:
+        for number, text in enumerate(texts, start=1):
+            path = self.run_dir / (KEY_NAME if number == 1 else f"{KEY_NAME}_{number}")
+            yield _Key(text, path, f"{VALUE}, key {number} of {len(texts)}," if len(texts) > 1 else VALUE)
+
+    def _add(self, key: _Key, certificate: Certificate | None) -> bool:
+        """Have ssh-add load a key, and the certificate if it is that key's; False when the job was cancelled."""
+        conversation = _Conversation(key, self.passwords)
+        conversation.stopping.asking(lambda: self.cancel.check() is not None)
+        with (
+            _fifo(key.path),
+            _written(key.path, key.text),
+            _beside(key.path, certificate),
+            self.cancel.waking(lambda: conversation.cancel_with(self.cancel)),
+        ):
+            conversation.cancel_with(self.cancel)
             outcome = Executor().run(
-                Invocation(("ssh-add", str(fifo)), env, run_dir),
+                Invocation(("ssh-add", str(key.path)), self.env, self.run_dir),
                 conversation,
                 cancel=conversation.stopping,
                 limits=_ADD,
-                passwords=passwords,
+                passwords=self.passwords,
             )
-    if outcome.status not in ("successful", "canceled"):
-        raise conversation.failure(outcome)
+        if outcome.status not in ("successful", "canceled"):
+            raise conversation.failure(outcome)
+        return outcome.status == "successful"
+
+    def _of_held_keys(self, certificates: Sequence[Certificate]) -> list[Certificate]:
+        held = self._held() if certificates else set()
+        return [each for each in certificates if each.key in held and each.blob not in held]
+
+    def _not_held(self, certificates: Sequence[Certificate]) -> list[Certificate]:
+        held = self._held() if certificates else set()
+        return [each for each in certificates if each.blob not in held]
+
+    def _held(self) -> set[str]:
+        """Return the public keys and certificates that the agent holds, in base64."""
+        try:
+            listed = capture(("ssh-add", "-L"), env=self.env, timeout=_START)
+        except EngineError as error:
+            raise LaunchError(str(error)) from error
+        return {line.split()[1] for line in listed.stdout.splitlines() if len(line.split()) > 1}
+
+    def _refuse(self, certificate: Certificate) -> NoReturn:
+        place = f"{VALUE}, line {certificate.line}: the certificate"
+        if certificate.key in self._held():
+            raise ConfigurationError(f"{place} is not taken by ssh-add; look at it with `ssh-keygen -L`.")
+        raise ConfigurationError(f"{place} belongs to none of the keys there. Give the key that it certifies as well.")
+
+
+@contextlib.contextmanager
+def _beside(path: Path, certificate: Certificate | None) -> Iterator[None]:
+    """Put a certificate, which is public, where ssh-add looks for it, as long as it does."""
+    if certificate is None:
+        yield
+        return
+    beside = path.with_name(f"{path.name}-cert.pub")
+    try:
+        beside.write_text(certificate.text)
+    except OSError as error:
+        raise LaunchError(f"The certificate {beside} can not be written: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 class _Conversation:
     """What ssh-add says, followed so that a question which nobody can answer ends it at once."""
 
-    def __init__(self, key: Path, passwords: Mapping[str, Secret]) -> None:
+    def __init__(self, key: _Key, passwords: Mapping[str, Secret]) -> None:
         self.stopping = Cancellation()
         self._key = key
         self._passwords = passwords
         self._said = ""
-        prompt = f"Enter passphrase for {key}: "
+        prompt = f"Enter passphrase for {key.path}: "
         self._answerable = any(re.search(pattern, prompt, re.MULTILINE) for pattern in passwords)
 
     def stdout(self, data: bytes) -> None:
@@ -220,21 +289,22 @@ class _Conversation:
 
     def failure(self, outcome: Outcome) -> Exception:
         """Say what was wrong; never with a part of the key or the passphrase."""
+        label, path = self._key.label, self._key.path
         if self._refused or (self._asked and outcome.reason == "exited"):
             return ConfigurationError(
-                "The passphrase for env/ssh_key (ssh_key) is wrong; it comes from the entry of env/passwords that "
-                f"matches `Enter passphrase for {self._key}:`."
+                f"The passphrase for {label} is wrong; it comes from the entry of env/passwords that "
+                f"matches `Enter passphrase for {path}:`."
             )
         if self._asked and not self._answerable:
             return ConfigurationError(
-                "env/ssh_key (ssh_key) is protected by a passphrase, and no pattern of env/passwords matches "
-                f"`Enter passphrase for {self._key}:`. Add one: 'Enter passphrase for .*:\\s*?$': the passphrase."
+                f"{label} is protected by a passphrase, and no pattern of env/passwords matches "
+                f"`Enter passphrase for {path}:`. Add one: 'Enter passphrase for .*:\\s*?$': the passphrase."
             )
         if outcome.reason != "exited":
-            return LaunchError(f"ssh-add did not take the key of env/ssh_key within {_ADD.job_timeout:g} s.")
-        said = " ".join(redact(self._said, self._passwords.values()).replace(str(self._key), KEY_NAME).split())
+            return LaunchError(f"ssh-add did not take {label} within {_ADD.job_timeout:g} s.")
+        said = " ".join(redact(self._said, self._passwords.values()).replace(str(path), path.name).split())
         return ConfigurationError(
-            f"env/ssh_key (ssh_key) can not be read as a private key: {said or f'ssh-add ended with {outcome.rc}'}. "
+            f"{label} can not be read as a private key: {said or f'ssh-add ended with {outcome.rc}'}. "
             "Give the content of the private key file, all of its lines."
         )
 

@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -180,8 +180,9 @@ class ContainerEngine(ABC):
         *,
         stdin: int | None = None,
         progress: Progress | None = None,
+        started: Callable[[], None] | None = None,
     ) -> Outcome:
-        """Run the job to its end; nothing of it is left in the engine then.
+        """Run the job to its end; nothing of it is left in the engine then. `started` is called when it runs.
 
         Raises EngineError and its kinds for what kept it from running, and whatever the sink raises.
         """
@@ -189,48 +190,44 @@ class ContainerEngine(ABC):
         asked = cancel.check()
         if asked is not None:
             return Outcome("canceled" if asked == "canceled" else "error", 254, asked)
-        tail, since, mark = TailSink(sink), time.time(), self._mark(plan)
-        with self._marked_invocation(plan, mark) as invocation:
+        tail, since = TailSink(sink), time.time()
+        with self.invocation(plan) as invocation:
             try:
                 outcome = Executor().run(
-                    invocation,
+                    replace(invocation, rescue=plan.rescue),
                     tail,
                     cancel=cancel,
                     limits=plan.limits,
                     passwords=plan.passwords,
                     stdin=stdin,
-                    stop=self._stopper(mark, plan.limits.grace),
+                    stop=self._stopper(plan),
+                    started=started,
                 )
             except BaseException:
-                self._clear_on_the_way_out(mark)
+                self._clear_on_the_way_out(plan)
                 raise
             if outcome.reason != "exited" or outcome.detail:
-                self._clear(mark)
-        return self._judge(plan, outcome, tail.text, mark=mark, since=since)
+                self.clear(plan.mark)
+        return self._judge(plan, outcome, tail.text, since=since)
 
-    def _mark(self, plan: ExecutionPlan) -> str:
-        """Return what this run is stopped by; of an engine that can not mark a run, the container's name.
+    def clear(self, mark: str) -> None:
+        """End and remove at once all that bears the mark of a run; raises EngineError when that can not be done."""
+        self.stop(mark, 0)
+
+    def _stop_run(self, plan: ExecutionPlan, grace: float) -> bool:
+        """Stop a run as `stop` does what bears a name; of an engine that does not mark its runs, by the name.
 
         A name is shared by all runs of the ident, in other private data directories too; a mark is not.
         """
-        return self.container_name(plan.ident)
+        return self.stop(self.container_name(plan.ident), grace)
 
-    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> AbstractContextManager[Invocation]:
-        """Give the invocation of the run that bears this mark."""
-        del mark
-        return self.invocation(plan)
-
-    def _stop_marked(self, mark: str, grace: float) -> bool:
-        """Stop what bears the mark, as `stop` does what bears a name."""
-        return self.stop(mark, grace)
-
-    def _stopper(self, mark: str, grace: float) -> Callable[[], None] | None:
+    def _stopper(self, plan: ExecutionPlan) -> Callable[[], None] | None:
         """Return what stops the job when it is to stop; None leaves it to SIGTERM."""
 
         def stop() -> None:
-            deadline = time.monotonic() + grace
-            while not self._stop_marked(mark, max(deadline - time.monotonic(), 0.0)):
-                if time.monotonic() >= deadline or not self._may_still_start(mark):
+            deadline = time.monotonic() + plan.limits.grace
+            while not self._stop_run(plan, max(deadline - time.monotonic(), 0.0)):
+                if time.monotonic() >= deadline or not self._may_still_start(plan.mark):
                     return
                 time.sleep(_RETRY)
 
@@ -241,19 +238,15 @@ class ContainerEngine(ABC):
         del mark
         return False
 
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
         """Tell the engine's own failure from the job's; raises EngineError for the former."""
-        del plan, tail, mark, since
+        del plan, tail, since
         return outcome
 
-    def _clear(self, mark: str) -> None:
-        """Remove what a run that did not end by itself may have left."""
-        self._stop_marked(mark, 0)
-
-    def _clear_on_the_way_out(self, mark: str) -> None:
+    def _clear_on_the_way_out(self, plan: ExecutionPlan) -> None:
         """Clear while an exception is on its way: the caller is to get that one, not the clearing's own."""
         try:
-            self._clear(mark)
+            self.clear(plan.mark)
         except Exception as error:
             logging.getLogger("ee_runner").warning("What a failed job left in %s was not removed: %s", self.name, error)
 
@@ -280,11 +273,6 @@ class TailSink:
 
     def _keep(self, data: bytes) -> None:
         self._tail = data[-_TAIL:] if len(data) >= _TAIL else (self._tail + data)[-_TAIL:]
-
-
-def new_mark() -> str:
-    """Return a mark that no other run bears."""
-    return os.urandom(16).hex()
 
 
 def engine_error(engine: ContainerEngine, doing: str, words: str) -> EngineError:

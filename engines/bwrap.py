@@ -7,14 +7,15 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ee_runner.engines import handover, needs, processes
-from ee_runner.engines.base import Caller, Capabilities, ContainerEngine, EngineInfo, new_mark
+from ee_runner import processes
+from ee_runner.engines import handover, needs
+from ee_runner.engines.base import Caller, Capabilities, ContainerEngine, EngineInfo
 from ee_runner.errors import EngineError, EngineUnavailable, MountRefused
-from ee_runner.executor import capture, kill_tree
+from ee_runner.executor import capture
 from ee_runner.job import Invocation, Outcome, Terminal
 from ee_runner.plan import ExecutionPlan
 
@@ -50,19 +51,15 @@ class BwrapEngine(ContainerEngine):
         words = version.stdout.split() or ["unknown"]
         return EngineInfo(self.name, self.executable, words[-1], rootless=os.geteuid() != 0)
 
-    def invocation(self, plan: ExecutionPlan) -> AbstractContextManager[Invocation]:
-        return self._marked_invocation(plan, new_mark())
-
-    def _mark(self, plan: ExecutionPlan) -> str:
-        del plan
-        return new_mark()
+    def _stop_run(self, plan: ExecutionPlan, grace: float) -> bool:
+        return self.stop(plan.mark, grace)
 
     def environment(self, plan: ExecutionPlan) -> dict[str, str]:
         env = dict(plan.env) if plan.complete_env else needs.environment(plan.argv[0], plan.env)
         return {**env, "HOME": str(_home(env))}
 
     @contextmanager
-    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> Iterator[Invocation]:
+    def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
         env = self.environment(plan)
         binding = self.agent_binding(plan)
         if binding is not None:
@@ -79,7 +76,7 @@ class BwrapEngine(ContainerEngine):
                 *("--proc", "/proc", "--dev", "/dev"),
                 *_behind_links(),
                 *(word for view in self._views(plan, env, scratch) for word in view.option),
-                *("--setenv", _MARK, self.container_name(plan.ident), "--setenv", _RUN, mark),
+                *("--setenv", _MARK, self.container_name(plan.ident), "--setenv", _RUN, plan.mark),
                 *("--chdir", str(plan.cwd), "--", *hearing, *plan.argv),
             )
             yield Invocation(argv, env, Path("/"), plan.terminal)
@@ -126,13 +123,13 @@ class BwrapEngine(ContainerEngine):
             if time.monotonic() >= deadline:
                 raise EngineError(f"The sandbox {name} can not be killed: processes {sandbox}.")
             for pid in sandbox:
-                kill_tree(pid)
+                processes.kill_tree(pid)
             time.sleep(_POLL)
             sandbox = _sandbox(name)
         return True
 
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
-        del mark, since
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
+        del since
         lines = tail.splitlines()
         if outcome.reason != "exited" or outcome.rc != 1 or not lines:
             return outcome

@@ -6,12 +6,27 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-from ee_runner import names
+from ee_runner import names, pipes
 from ee_runner.errors import ConfigurationError
+from ee_runner.job import Mount
+from ee_runner.plan import ExecutionPlan
+from ee_runner.secrets import Secret, mask_environment
+
+SECRETS = PurePosixPath("/run/ee_runner_environment")
+"""Where the pipe with the secret variables lands inside: beside the per-run directory, whatever that is."""
+
+SHELL = "/bin/sh"
+STARTER = "ee_runner_job"
+"""What the shell that starts a job calls itself when it says what is wrong."""
+
+_PRIVATE = 0o600
+_SCRIPT = f'. {SECRETS}; exec "$@"'
+_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 _STEERING = re.compile(
     r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TMPDIR|ENV|BASH_ENV|LANG|LANGUAGE|LC_.*|LD_.*|GO[A-Z]+|XDG_.*|DBUS_.*|"
@@ -20,6 +35,65 @@ _STEERING = re.compile(
     re.IGNORECASE,
 )
 """Variables that would steer the engine's own client if they were put into its environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """How a job's variables reach its container.
+
+    `options` go to the client's ``run``, `client` into the client's own environment, `argv` is what the container runs
+    in place of the job's words, and `mounts` are needed for that.
+    """
+
+    options: tuple[str, ...]
+    client: Mapping[str, str]
+    argv: tuple[str, ...]
+    mounts: tuple[Mount, ...] = ()
+
+
+def environment(plan: ExecutionPlan, scratch: Scratch, *, engine: str) -> Handed:
+    """Hand the plan's variables over: what a container's description must not show goes through a pipe.
+
+    A shell inside reads that, and becomes the job. Raises ConfigurationError for variables that can not be handed over.
+    """
+    if not pipes.reach(engine, plan.container.options, os.environ):
+        return Handed(*_shown(plan.env, scratch), plan.argv)
+    plain, secret = split_secrets(plan.env, plan.passwords.values())
+    if not secret:
+        return Handed(*_shown(plain, scratch), plan.argv)
+    shell_text = os.fsencode("".join(map(_export, secret.items())))
+    odd = {name: value for name, value in plain.items() if not _SHELL_NAME.fullmatch(name)}  # shells drop these
+    again = ("env", *(f"{name}={value}" for name, value in odd.items())) if odd else ()
+    words = (SHELL, "-c", _SCRIPT, STARTER, *again, *plan.argv)
+    mount = Mount(scratch.pipe("secrets", shell_text, mode=0o644), SECRETS, read_only=True)  # for any user inside
+    return Handed(*_shown(plain, scratch), words, (mount,))
+
+
+def split_secrets(env: Mapping[str, str], known: Collection[Secret]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables that may be seen, and those that hold a secret: what the artifact ``command`` masks."""
+    masked = mask_environment(env, known)
+    secret = {name: value for name, value in env.items() if value and masked[name] != value}
+    for name, value in secret.items():
+        if not _SHELL_NAME.fullmatch(name) or "\0" in value:
+            raise ConfigurationError(
+                f"The variable {name!r} seems to hold a secret, and can not be handed to a container unseen. "
+                "Use a name of letters, digits and underscores."
+            )
+    return {name: value for name, value in env.items() if name not in secret}, secret
+
+
+def _export(variable: tuple[str, str]) -> str:
+    """Return a variable as a line for a shell; single quotes keep line breaks and all else."""
+    name, value = variable
+    quoted = value.replace("'", "'\\''")
+    return f"export {name}='{quoted}'\n"
+
+
+def _shown(env: Mapping[str, str], scratch: Scratch) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Return the options of the client's ``run``, and what they need in the client's environment."""
+    by_name, in_file = split_environment(env)
+    words = ("--env-file", str(scratch.write("env", environment_file(in_file)))) if in_file else ()
+    return (*words, *(word for name in by_name for word in ("--env", name))), by_name
 
 
 def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -48,17 +122,26 @@ def environment_file(env: Mapping[str, str]) -> str:
 
 
 class Scratch:
-    """A directory of files for one client call; each has mode 0600 unless said otherwise."""
+    """A directory of what one client call reads: files that anybody may read, and named pipes for the rest."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
         self._directory = directory
+        self._stack = stack
 
     def write(self, name: str, text: str, *, mode: int = 0o600) -> Path:
+        """Give the path of a text; what is private (0600) is read from a pipe, and so lies in no file."""
+        data = text.encode("utf-8", "surrogateescape")
+        if mode == _PRIVATE:
+            return self.pipe(name, data, again=True)
         path = self._directory / name
-        path.touch(mode=0o600)
+        path.touch(mode=_PRIVATE)
         path.chmod(mode)
-        path.write_text(text, encoding="utf-8", errors="surrogateescape")
+        path.write_bytes(data)
         return path
+
+    def pipe(self, name: str, data: bytes, *, again: bool = False, mode: int = 0o600) -> Path:
+        """Give the path of a named pipe from which the data is read once, or `again` and again."""
+        return self._stack.enter_context(pipes.handed_out(self._directory / name, data, again=again, mode=mode))
 
     def directory(self, name: str, *, mode: int) -> Path:
         path = self._directory / name
@@ -73,7 +156,8 @@ def scratch(parent: Path | None = None) -> Iterator[Scratch]:
     place = parent if parent is not None and parent.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix=names.run_prefix(), dir=place))
     try:
-        yield Scratch(directory)
+        with ExitStack() as stack:
+            yield Scratch(directory, stack)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

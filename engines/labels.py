@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from ee_runner.processes import Identity
 
 IDENT = "ee_runner.ident"
 RUN = "ee_runner.run"
@@ -17,19 +18,14 @@ START = "ee_runner.supervisor.start"
 
 @dataclass(frozen=True, slots=True)
 class JobContainer:
-    """A container with these labels; the supervisor is the process that runs its job.
-
-    `supervisor_start` is when that process started, in clock ticks since boot, and after an ``@`` the number of the
-    pid namespace in which its pid counts.
-    """
+    """A container with these labels; the supervisor is the process that runs its job."""
 
     id: str
     name: str
     running: bool
     ident: str
     private_data_dir: Path
-    supervisor_pid: int
-    supervisor_start: str
+    supervisor: Identity
 
     @property
     def abandoned(self) -> bool:
@@ -38,20 +34,13 @@ class JobContainer:
         Engines are shared across containers, and so across pid namespaces, in which the same number is another
         process.
         """
-        started, _, namespace = self.supervisor_start.partition("@")
-        if not started or namespace != _pid_namespace():
-            return False
-        return start_time(self.supervisor_pid) != started
+        return self.supervisor.gone
 
 
 def of_job(ident: str, private_data_dir: Path) -> dict[str, str]:
     """Return the labels for a container of this process."""
-    return {
-        IDENT: ident,
-        DIRECTORY: str(private_data_dir),
-        PID: str(os.getpid()),
-        START: f"{start_time(os.getpid())}@{_pid_namespace()}",
-    }
+    own = Identity.own()
+    return {IDENT: ident, DIRECTORY: str(private_data_dir), PID: str(own.pid), START: own.born}
 
 
 def options(pairs: Mapping[str, str]) -> Iterator[str]:
@@ -70,23 +59,5 @@ def read(entry: dict[str, Any]) -> JobContainer:
         running=bool(entry["State"]["Running"]),
         ident=labels.get(IDENT, ""),
         private_data_dir=Path(labels.get(DIRECTORY, "")),
-        supervisor_pid=int(pid) if pid.isdigit() else 0,
-        supervisor_start=labels.get(START, ""),
+        supervisor=Identity(int(pid) if pid.isdigit() else 0, labels.get(START, "")),
     )
-
-
-def start_time(pid: int) -> str:
-    """Return when a process started, in clock ticks since boot (proc(5), stat field 22); empty when it is not there."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return stat.rpartition(")")[2].split()[19]
-
-
-def _pid_namespace() -> str:
-    """Return the number of this process's pid namespace, empty where there is none."""
-    try:
-        return str(Path("/proc/self/ns/pid").stat().st_ino)
-    except OSError:
-        return ""

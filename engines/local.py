@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ee_runner import processes
 from ee_runner.engines import needs
 from ee_runner.engines.base import Capabilities, ContainerEngine, EngineInfo
+from ee_runner.errors import EngineError
 from ee_runner.job import Invocation, Mount
 from ee_runner.plan import ExecutionPlan
+
+_RUN = "EE_RUNNER_RUN"
+_KILL_TIME = 10.0
 
 
 class LocalEngine(ContainerEngine):
@@ -41,13 +46,19 @@ class LocalEngine(ContainerEngine):
         binding = self.agent_binding(plan)
         if binding is not None:
             env["SSH_AUTH_SOCK"] = binding.socket
-        yield Invocation(plan.argv, env, Path(plan.cwd), plan.terminal)
+        yield Invocation(plan.argv, {**env, _RUN: plan.mark}, Path(plan.cwd), plan.terminal)
 
     def stop(self, name: str, grace: float) -> bool:
         """There is no container: the executor's signals end the process."""
         del name, grace
         return False
 
-    def _stopper(self, mark: str, grace: float) -> Callable[[], None] | None:
-        del mark, grace
+    def clear(self, mark: str) -> None:
+        """End the processes that were started with the mark in their environment; there should be none."""
+        left = processes.kill_all(lambda: processes.with_variable(_RUN, mark), patience=_KILL_TIME)
+        if left:
+            raise EngineError(f"Processes of the job can not be ended: {left}.")
+
+    def _stopper(self, plan: ExecutionPlan) -> Callable[[], None] | None:
+        del plan
         return None

@@ -8,10 +8,11 @@ import re
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from ee_runner.engines import faults, handover, labels, mounts, processes, users
+from ee_runner import processes
+from ee_runner.engines import faults, handover, labels, mounts, users
 from ee_runner.engines.base import (
     AgentBinding,
     Caller,
@@ -20,7 +21,6 @@ from ee_runner.engines.base import (
     NoProgress,
     Progress,
     engine_error,
-    new_mark,
 )
 from ee_runner.engines.images import ImageInfo, ImageStore, image_name
 from ee_runner.errors import EngineError, EngineUnavailable
@@ -33,7 +33,7 @@ AGENT_SOCKET = PurePosixPath("/run/ee_runner_agent.sock")
 
 _ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
 _STOP_MARGIN = 30.0
-_INIT_FAILED = r"\[FATAL tini|catatonit"
+_INIT_FAILED = rf"\[FATAL tini|catatonit|{handover.STARTER}: .*exec: "
 _ENGINE_SAYS = r"^(Error|docker): "
 _NETWORK = r'plugin type="|netavark|aardvark'
 _NO_COMMAND = _INIT_FAILED + r"|executable file.*not found|exec: .*permission denied|no such file or directory"
@@ -94,11 +94,8 @@ class OciEngine(ContainerEngine):
             return None
         return AgentBinding(Mount(plan.agent_socket, AGENT_SOCKET), str(AGENT_SOCKET))
 
-    def invocation(self, plan: ExecutionPlan) -> AbstractContextManager[Invocation]:
-        return self._marked_invocation(plan, new_mark())
-
     @contextmanager
-    def _marked_invocation(self, plan: ExecutionPlan, mark: str) -> Iterator[Invocation]:
+    def invocation(self, plan: ExecutionPlan) -> Iterator[Invocation]:
         container = plan.container
         image = self._store.get(container)
         identity = users.identify(
@@ -108,23 +105,23 @@ class OciEngine(ContainerEngine):
             options=container.options,
             passwd=lambda: self._store.passwd(image),
         )
-        by_name, in_file = handover.split_environment(plan.env)
         with handover.scratch(plan.run_dir) as scratch:
+            handed = handover.environment(plan, scratch, engine=self.name)
             argv = (
                 *(str(self.executable), *self._global_options()),
-                *("run", *_environment_options(by_name, in_file, scratch)),
+                *("run", *handed.options, *(word for mount in handed.mounts for word in mounts.options(mount))),
                 *("--rm", "--interactive", *(("--tty",) if plan.tty and plan.terminal is not Terminal.PIPES else ())),
                 *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
                 *self._init_options(),
-                *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: mark}),
+                *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: plan.mark}),
                 *("--workdir", container.workdir or str(plan.cwd)),
                 *_user_options(identity, scratch),
                 *self._mount_options(plan, identity),
                 *self._agent_options(plan),
                 *container.options,
-                *(image_name(container), *plan.argv),
+                *(image_name(container), *handed.argv),
             )
-            yield Invocation(argv, {**os.environ, **by_name}, Path("/"), plan.terminal)
+            yield Invocation(argv, {**os.environ, **handed.client}, Path("/"), plan.terminal, adopt=False)
 
     def _mount_options(self, plan: ExecutionPlan, identity: users.Identity) -> tuple[str, ...]:
         arranged = self.mounts(plan)
@@ -164,15 +161,11 @@ class OciEngine(ContainerEngine):
                 raise engine_error(self, f"remove the container {name}", done.stderr)
             time.sleep(0.2)
 
-    def _mark(self, plan: ExecutionPlan) -> str:
-        del plan
-        return new_mark()
-
-    def _stop_marked(self, mark: str, grace: float) -> bool:
-        stopped = [self.stop(container, grace) for container in self._with_label(f"{labels.RUN}={mark}")]
+    def _stop_run(self, plan: ExecutionPlan, grace: float) -> bool:
+        stopped = [self.stop(container, grace) for container in self._with_label(f"{labels.RUN}={plan.mark}")]
         return any(stopped)
 
-    def _clear(self, mark: str) -> None:
+    def clear(self, mark: str) -> None:
         for container in self._with_label(f"{labels.RUN}={mark}"):
             self._control("kill", container)  # else podman's rm would wait for a job that is deaf to SIGTERM
             self._remove(container)
@@ -205,10 +198,10 @@ class OciEngine(ContainerEngine):
 
     # How it ended
 
-    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, mark: str, since: float) -> Outcome:
+    def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
         if outcome.rc not in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND) or outcome.reason != "exited":
             return outcome
-        started = self._was_started(mark, since)
+        started = self._was_started(plan.mark, since)
         words = _last_words(tail)
         of_job = outcome.rc != _ENGINE_FAILED and not re.search(_NETWORK, words)
         refused = of_job and re.search(_NO_COMMAND, words, re.IGNORECASE)
@@ -241,15 +234,6 @@ def _user_options(identity: users.Identity, scratch: handover.Scratch) -> tuple[
     if identity.makes_home:
         words = (*words, "--tmpfs", f"{identity.home}:rw,exec,mode=1777")
     return words
-
-
-def _environment_options(
-    by_name: Mapping[str, str], in_file: Mapping[str, str], scratch: handover.Scratch
-) -> Iterator[str]:
-    if in_file:
-        yield from ("--env-file", str(scratch.write("env", handover.environment_file(in_file))))
-    for name in by_name:
-        yield from ("--env", name)
 
 
 def _last_words(tail: str) -> str:

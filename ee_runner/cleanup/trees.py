@@ -1,8 +1,12 @@
-"""Removes a directory tree by descriptors: through no link, onto no other file system, however deep it is."""
+"""Removes a directory tree by descriptors: through no link, onto no other file system, however deep it is.
+
+The guards of a worker load this: the standard library only, and little of it.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +17,42 @@ _DEEPEST = 50
 """Levels that are held open at once; what lies deeper is first moved to the top."""
 
 _LISTED, _EMPTIED = 0o500, 0o700
+_HANDLE: int = getattr(os, "O_PATH", os.O_RDONLY)
+"""How to open a directory that may not be readable; where there is no such way, only readable ones are opened."""
+
+_NO_FOLLOW = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def identity(found: os.stat_result) -> str:
+    """Return what tells a file from another that takes its place."""
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def discard(path: str, known: str = "") -> bool:
+    """Remove a directory tree, or a file, without following a symbolic link anywhere; say whether it was there.
+
+    A link is left, and so is what is not the one `known` by its identity; of what is not known, what belongs to another
+    user. Raises OSError with words: BlockingIOError for a directory that somebody holds a lock on.
+    """
+    above, _, name = path.rpartition("/")
+    try:
+        parent = _way(above)
+    except FileNotFoundError:
+        return False
+    try:
+        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        own = identity(found) == known if known else found.st_uid == os.geteuid()
+        if stat.S_ISLNK(found.st_mode) or not own:
+            return False
+        if stat.S_ISDIR(found.st_mode):
+            _discard_tree(parent, name, Path(path))
+        else:
+            os.unlink(name, dir_fd=parent)
+    except FileNotFoundError:
+        return False
+    finally:
+        os.close(parent)
+    return True
 
 
 @contextmanager
@@ -21,12 +61,12 @@ def opened(path: str | Path, *, within: int | None = None, access: int = _LISTED
 
     Raises OSError, NotADirectoryError for a link or a file among them.
     """
-    place = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=within)
+    place = os.open(path, _HANDLE | _NO_FOLLOW, dir_fd=within)
     try:
         found = os.fstat(place)
         if found.st_uid == os.geteuid() and found.st_mode & access != access:
-            Path(f"/proc/self/fd/{place}").chmod(0o700)
-        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=place)
+            os.chmod(place if _HANDLE == os.O_RDONLY else f"/proc/self/fd/{place}", 0o700)  # noqa: PTH101 - a descriptor
+        directory = os.open(".", os.O_RDONLY | _NO_FOLLOW, dir_fd=place)
     finally:
         os.close(place)
     try:
@@ -59,6 +99,38 @@ def empty(directory: int, path: Path) -> list[str]:
     removal = _Removal(directory, path)
     removal.run()
     return removal.failures
+
+
+def _way(directory: str) -> int:
+    """Open a directory from the root on, through no link."""
+    here = os.open("/", _HANDLE | _NO_FOLLOW)
+    for part in filter(None, directory.split("/")):
+        try:
+            below = os.open(part, _HANDLE | _NO_FOLLOW, dir_fd=here)
+        finally:
+            os.close(here)
+        here = below
+    return here
+
+
+def _discard_tree(parent: int, name: str, path: Path) -> None:
+    """Empty a directory while it is locked, so that no job begins in it, and remove it."""
+    with opened(name, within=parent, access=_EMPTIED) as directory:
+        _lock(directory)
+        failures = empty(directory, path)
+        if failures:
+            more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
+            raise OSError(None, f"{failures[0]}{more}")
+        os.rmdir(name, dir_fd=parent)
+
+
+def _lock(directory: int) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(error.errno, "a job works in it") from None
+    except OSError:  # a file system without locks
+        return
 
 
 class _Removal:

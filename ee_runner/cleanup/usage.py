@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ee_runner.cleanup import trees
-from ee_runner.engines.processes import ancestors
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
+from ee_runner.locks import NO_LOCKS
+from ee_runner.processes import ancestors
 
 if TYPE_CHECKING:
     from ee_runner.engines.labels import JobContainer
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _PATH = re.compile(rb"/[^\0:=,]+")
 _RUN_DIRECTORY = re.compile(r"ee_runner_(\d+)_")
 _WHEREABOUTS = (b"PWD=", b"OLDPWD=")
-_NO_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 def hold(directory: int) -> bool:
@@ -37,7 +36,7 @@ def hold(directory: int) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if error.errno not in NO_LOCKS:
             raise
     return True
 
@@ -208,6 +207,13 @@ def mount_points() -> Iterator[str]:
     with suppress(OSError):
         for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
             yield _unescaped(os.fsdecode(line.split()[4]))
+
+
+def refuse_mounts(path: str) -> None:
+    """Raise OSError, with words, when a file system is mounted below a path."""
+    mounted = next((point for point in mount_points() if point.startswith(f"{path}/")), None)
+    if mounted is not None:
+        raise OSError(None, f"a file system is mounted at {mounted}")
 
 
 def _unescaped(word: str) -> str:

@@ -39,6 +39,7 @@ def attachment(values: Any, *, emulates: bool) -> Attachment:
         explain=log.debug,
         strict=emulates,
         warn=complain,
+        stoppable=True,
     )
 
 

@@ -22,7 +22,8 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
-from ee_runner.cli import orphans, remains
+from ee_runner import orphans
+from ee_runner.cli import remains
 from ee_runner.cli.display import occupy_standard_streams
 from ee_runner.cli.ward import Ward
 from ee_runner.errors import LaunchError

@@ -15,12 +15,12 @@ from ee_runner.cli.display import occupy_standard_streams
 from ee_runner.console import write
 from ee_runner.errors import ConfigurationError, RunnerError
 from ee_runner.logs import log, logging_to
-from ee_runner.options import EMULATING_COMMANDS, Given
+from ee_runner.options import CONTROL_COMMANDS, EMULATING_COMMANDS, Given
 
 if TYPE_CHECKING:
     from ee_runner.cli import guardian
 
-REMOTE = ("transmit", "worker", "worker cleanup", "process")
+REMOTE = ("transmit", "worker", "worker cleanup", "process", "cleanup")
 
 KEPT_BY_DEFAULT = 100
 """Jobs whose artifacts are kept below the state directory, where nobody else removes them."""
@@ -45,11 +45,7 @@ def _perform(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
     try:
         with logging_to(debug="debug" in parsed.explicit, logfile=_logfile(parsed)):
             try:
-                if parsed.command in REMOTE:
-                    from ee_runner.cli import remote
-
-                    return remote.run(parsed, ward)
-                return _run(parsed)
+                return _dispatch(parsed, ward)
             except RunnerError:
                 log.debug("The job could not be run:", exc_info=True)
                 raise
@@ -59,6 +55,22 @@ def _perform(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return 128 + signal.SIGINT
+
+
+def _dispatch(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
+    if parsed.command in REMOTE:
+        from ee_runner.cli import remote
+
+        return remote.run(parsed, ward)
+    if parsed.command == "start":
+        from ee_runner.cli import background
+
+        return background.start(parsed)
+    if parsed.command in CONTROL_COMMANDS:
+        from ee_runner.cli import control
+
+        return control.stop(parsed) if parsed.command == "stop" else control.is_alive(parsed)
+    return _run(parsed)
 
 
 def _run(parsed: parser.Parsed) -> int:

@@ -21,7 +21,7 @@ _TARGETS = ("playbook", "module", "role")
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
-    """One subcommand; `executable` is the Ansible command that it emulates, `ready` whether it is offered."""
+    """One subcommand; `executable` is the Ansible command that it emulates."""
 
     name: str
     summary: str
@@ -29,14 +29,14 @@ class Subcommand:
     aliases: tuple[str, ...] = ()
     executable: str = ""
     directory: bool = True
-    ready: bool = True
+    required: bool = True
 
 
 SUBCOMMANDS = (
     Subcommand("run", "run a job in the foreground", "ansible-runner run demo -p test.yml"),
-    Subcommand("start", "run a job in the background", "ansible-runner start demo -p test.yml", ready=False),
-    Subcommand("stop", "stop a job in the background", "ansible-runner stop demo", ready=False),
-    Subcommand("is-alive", "say whether a job in the background runs", "ansible-runner is-alive demo", ready=False),
+    Subcommand("start", "run a job in the background", "ansible-runner start demo -p test.yml"),
+    Subcommand("stop", "stop a job in the background", "ansible-runner stop demo"),
+    Subcommand("is-alive", "say whether a job in the background runs", "ansible-runner is-alive demo"),
     Subcommand(
         "playbook", "run ansible-playbook in an execution environment",
         "ansible-runner playbook demo.yml -i inventory.ini", executable="ansible-playbook", directory=False,
@@ -51,6 +51,8 @@ SUBCOMMANDS = (
     Subcommand("worker cleanup", "remove what old jobs left on a worker",
                "ansible-runner worker cleanup --file-pattern '/tmp/.ansible-runner-*'", directory=False),
     Subcommand("process", "read a worker's results from stdin", "ansible-runner process demo <results"),
+    Subcommand("cleanup", "settle lost jobs, and remove what jobs left behind", "ansible-runner cleanup demo",
+               required=False),
 )  # fmt: skip
 
 
@@ -96,9 +98,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
     """Return the parser of the program, or of one subcommand: for their help, and for documentation."""
     if command is not None:
         return _command_parser(_subcommand(command))
-    offered = [each for each in SUBCOMMANDS if each.ready]
-    lines = [f"  {each.name:<16}{each.summary}" for each in offered]
-    examples = [f"  {each.example}" for each in offered]
+    lines = [f"  {each.name:<16}{each.summary}" for each in SUBCOMMANDS]
+    examples = [f"  {each.example}" for each in SUBCOMMANDS]
     parser = _Parser(
         prog=PROGRAM,
         usage="%(prog)s [options] SUBCOMMAND [options] [arguments]",
@@ -124,7 +125,7 @@ def _without_subcommand(parser: argparse.ArgumentParser, before: Sequence[str]) 
 
 def _subcommand(word: str) -> Subcommand:
     for each in SUBCOMMANDS:
-        if each.ready and word in (each.name, *each.aliases):
+        if word in (each.name, *each.aliases):
             return each
     hint = nearest(word, _words()) or f"; it is one of {', '.join(_names())}"
     raise UsageError(f"there is no subcommand {word!r}{hint}")
@@ -142,11 +143,11 @@ def _print_help(parser: argparse.ArgumentParser) -> NoReturn:
 
 
 def _names() -> list[str]:
-    return [each.name for each in SUBCOMMANDS if each.ready]
+    return [each.name for each in SUBCOMMANDS]
 
 
 def _words() -> list[str]:
-    return [word for each in SUBCOMMANDS if each.ready for word in (each.name, *each.aliases)]
+    return [word for each in SUBCOMMANDS for word in (each.name, *each.aliases)]
 
 
 def _parse_job(
@@ -164,7 +165,7 @@ def _parse_job(
     several = [explicit[name].origin for name in _TARGETS if name in explicit]
     if len(several) > 1:
         raise UsageError(f"{' and '.join(several)} exclude each other")
-    if subcommand.directory and "private_data_dir" not in explicit:
+    if subcommand.directory and subcommand.required and "private_data_dir" not in explicit:
         raise UsageError(f"the private data directory is missing; for example: {subcommand.example}")
     return Parsed(subcommand.name, explicit)
 
@@ -227,7 +228,8 @@ def _options_of(subcommand: Subcommand) -> Iterator[Option]:
 
 
 def _command_parser(subcommand: Subcommand) -> argparse.ArgumentParser:
-    tail = " DIR" if subcommand.directory else " ANSIBLE_ARGUMENTS" if subcommand.executable else ""
+    directory = " DIR" if subcommand.required else " [DIR]"
+    tail = directory if subcommand.directory else " ANSIBLE_ARGUMENTS" if subcommand.executable else ""
     parser = _Parser(
         prog=f"{PROGRAM} {subcommand.name}",
         usage=f"%(prog)s [options]{tail}",

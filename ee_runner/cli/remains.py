@@ -6,13 +6,15 @@ A guard lives as long as its job: the engines are loaded only when there is a co
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from ee_runner.cli import orphans
+from ee_runner import orphans
+from ee_runner.cleanup import trees
+from ee_runner.cleanup.trees import identity
+
+__all__ = ["ORDERLY", "Claims", "clean", "identity", "record", "remove"]
 
 ORDERLY = 8.0
 """Seconds that a worker has to end its job and itself when one of its guards has been killed."""
@@ -23,13 +25,6 @@ _GRACE = 2.0
 _KILL_TIME = 10.0
 _LATE = 1.0
 """Seconds in which an engine may still make a container for a client that has been killed."""
-
-_NO_FOLLOW = os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-_HANDLE: int = getattr(os, "O_PATH", os.O_RDONLY)
-"""How to open a directory that may not be readable."""
-
-_DEEPEST = 64
-"""Levels of directories that are open at once; what lies deeper is moved up before it is removed."""
 
 
 def record(words: Sequence[str]) -> bytes:
@@ -78,11 +73,6 @@ class Claims:
             with contextlib.suppress(OSError):
                 found = os.listdir(directory)  # noqa: PTH208 - names alone
                 yield from ((f"{directory}/{name}", "") for name in found if name.startswith(prefix))
-
-
-def identity(found: os.stat_result) -> str:
-    """Return what tells a file from another that takes its place."""
-    return f"{found.st_dev}:{found.st_ino}"
 
 
 def clean(claims: Claims, *, older: frozenset[int] = frozenset()) -> str:
@@ -149,7 +139,7 @@ class _Engine:
         if isinstance(engine, OciEngine):
             supervisors = set(self._containers.values())
             for found in engine.list_containers():
-                if f"{found.supervisor_pid}/{found.supervisor_start}" in supervisors and engine.stop(found.id, 0):
+                if "/".join(map(str, found.supervisor)) in supervisors and engine.stop(found.id, 0):
                     self.removed.append(found.name)
         elif engine.capabilities.images:  # else all of it is processes
             self.removed += [name for name in self._containers if engine.stop(name, 0)]
@@ -157,12 +147,10 @@ class _Engine:
 
 def _removed(path: str, known: str, failures: list[str]) -> bool:
     """Remove what was told, and say whether it was there; why it can not be removed goes to `failures`."""
-    from ee_runner.cleanup.usage import mount_points
+    from ee_runner.cleanup import usage
 
-    mounted = next((point for point in mount_points() if point.startswith(f"{path}/")), None)
     try:
-        if mounted is not None:
-            raise OSError(None, f"a file system is mounted at {mounted}")
+        usage.refuse_mounts(path)
         return remove(path, known)
     except OSError as error:
         failures.append(f"{path} can not be removed: {error.strerror}")
@@ -170,104 +158,8 @@ def _removed(path: str, known: str, failures: list[str]) -> bool:
 
 
 def remove(path: str, known: str = "") -> bool:
-    """Remove a directory tree, or a file, without following a symbolic link anywhere; say whether it was there.
-
-    A link is left, and so is what is not the one `known` by its identity; of what is not known, what belongs to another
-    user. Raises OSError, also for a directory that somebody holds a lock on.
-    """
-    directory, _, name = path.rpartition("/")
+    """Remove what was told, as `trees.discard` does; raises OSError, also while another worker works there."""
     try:
-        parent = _way(directory)
-    except FileNotFoundError:
-        return False
-    try:
-        found = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        own = identity(found) == known if known else found.st_uid == os.geteuid()
-        if stat.S_ISLNK(found.st_mode) or not own:
-            return False
-        if stat.S_ISDIR(found.st_mode):
-            _remove_tree(parent, name)
-        else:
-            os.unlink(name, dir_fd=parent)
-    except FileNotFoundError:
-        return False
-    finally:
-        os.close(parent)
-    return True
-
-
-def _way(directory: str) -> int:
-    """Open a directory from the root on, through no link."""
-    here = os.open("/", _HANDLE | _NO_FOLLOW)
-    for part in filter(None, directory.split("/")):
-        try:
-            below = os.open(part, _HANDLE | _NO_FOLLOW, dir_fd=here)
-        finally:
-            os.close(here)
-        here = below
-    return here
-
-
-def _remove_tree(parent: int, name: str) -> None:
-    errors: list[OSError] = []
-    top = _opened(parent, name)
-    try:
-        _lock(top)
-        while _empty(top, top, errors, level=0):
-            pass
-        if errors:
-            raise errors[0]
-        os.rmdir(name, dir_fd=parent)
-    finally:
-        os.close(top)
-
-
-def _lock(directory: int) -> None:
-    """Hold a directory, so that no worker begins in it while it is removed; OSError when one works in it."""
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return trees.discard(path, known)
     except BlockingIOError as error:
         raise OSError(error.errno, "another worker works in it") from None
-    except OSError:  # a file system without locks
-        return
-
-
-def _empty(directory: int, top: int, errors: list[OSError], *, level: int) -> bool:
-    """Remove all in a directory that can be removed, and say whether something was moved to the top instead."""
-    moved = False
-    for name in os.listdir(directory):
-        try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=directory)
-            elif level == _DEEPEST:
-                os.close(_opened(directory, name))
-                os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=directory, dst_dir_fd=top)
-                moved = True
-            else:
-                moved |= _empty_below(directory, name, top, errors, level=level + 1)
-        except OSError as error:
-            errors.append(error)
-    return moved
-
-
-def _empty_below(directory: int, name: str, top: int, errors: list[OSError], *, level: int) -> bool:
-    below = _opened(directory, name)
-    try:
-        moved = _empty(below, top, errors, level=level)
-    finally:
-        os.close(below)
-    os.rmdir(name, dir_fd=directory)
-    return moved
-
-
-def _opened(parent: int, name: str) -> int:
-    """Open a directory for removing what is in it, whatever its mode."""
-    handle = os.open(name, _HANDLE | _NO_FOLLOW, dir_fd=parent)
-    try:
-        mode = os.fstat(handle).st_mode
-        if stat.S_IMODE(mode) & stat.S_IRWXU != stat.S_IRWXU:
-            opened: int | str = handle if _HANDLE == os.O_RDONLY else f"/proc/self/fd/{handle}"
-            os.chmod(opened, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101 - a descriptor
-        return os.open(".", os.O_RDONLY | _NO_FOLLOW, dir_fd=handle)
-    finally:
-        os.close(handle)

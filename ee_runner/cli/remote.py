@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from ee_runner.sources import Resolved
 
 
+_ROTATION = ("rotate_artifacts", "rotate_artifacts_age", "rotate_artifacts_size")
+
+
 def run(parsed: Parsed, ward: Ward | None) -> int:
     """Do what one of these subcommands asks for and return its exit code; raises RunnerError."""
     from ee_runner import settings
@@ -29,6 +32,8 @@ def run(parsed: Parsed, ward: Ward | None) -> int:
         return 0
     if parsed.command == "worker cleanup":
         return _clean_up(resolved.values)
+    if parsed.command == "cleanup":
+        return _settle(resolved)
     if parsed.command == "transmit":
         return _transmit(resolved)
     return _work(resolved, ward) if parsed.command == "worker" else _process(resolved)
@@ -117,3 +122,29 @@ def _clean_up(values: Any) -> int:
         say=lambda line: write(1, f"{line}\n".encode()),
     )
     return 0
+
+
+def _settle(resolved: Resolved) -> int:
+    from ee_runner.cleanup import leftovers
+    from ee_runner.sources import working_directory
+
+    values, cwd = resolved.values, working_directory()
+    directory, artifacts = values["private_data_dir"], values["artifact_dir"]
+    rotation = next((name for name in _ROTATION if values[name]), None)
+    if directory is not None:
+        directory = leftovers.check_directory(cwd / directory)
+        artifacts = artifacts or directory / "artifacts"
+    elif artifacts is None and rotation is not None:
+        raise ConfigurationError(
+            f"{resolved.describe(rotation)}: name the private data directory whose artifacts to remove"
+        )
+    scope = leftovers.Scope(
+        private_data_dir=directory,
+        artifacts=None if artifacts is None else cwd / artifacts,
+        engine=values["process_isolation_executable"],
+        keep=values["rotate_artifacts"],
+        age=values["rotate_artifacts_age"],
+        size=values["rotate_artifacts_size"],
+    )
+    done = leftovers.clean(scope, say=lambda line: write(1, f"{line}\n".encode()), complain=caller.complain)
+    return 0 if done else 1

@@ -5,7 +5,7 @@ and the stopping; nothing else starts processes.
 """
 
 from ee_runner.executor.cancellation import Cancellation
-from ee_runner.executor.control import Completed, capture, companion, find_program, kill_tree
+from ee_runner.executor.control import Completed, capture, companion, find_program
 from ee_runner.executor.session import Executor, Sink
 
 __all__ = [
@@ -16,5 +16,4 @@ __all__ = [
     "capture",
     "companion",
     "find_program",
-    "kill_tree",
 ]

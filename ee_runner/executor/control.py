@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner.errors import EngineError, LaunchError
-
-_HALT = 0.5
-"""Seconds that a child may take to stand still; one in an uninterruptible sleep takes longer."""
+from ee_runner.processes import kill_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,52 +81,6 @@ def companion(
         except subprocess.TimeoutExpired:
             kill_tree(process.pid)
             process.wait()
-
-
-def kill_tree(pid: int) -> None:
-    """Send SIGKILL to a process and to all of its descendants, whatever session they live in (Linux)."""
-    for victim in [pid, *_descendants(pid)]:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(victim, signal.SIGKILL)
-
-
-def halt(pid: int) -> None:
-    """Stop a child of this process and see it stopped: a fork that it is in the middle of is over then."""
-    os.kill(pid, signal.SIGSTOP)
-    deadline = time.monotonic() + _HALT
-    with contextlib.suppress(ChildProcessError):  # it has ended instead
-        while os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT | os.WNOHANG) is None:
-            if time.monotonic() >= deadline:
-                return
-            time.sleep(0.001)
-
-
-def family(pid: int) -> dict[int, str]:
-    """Return the descendants of a process, each with the time of its start, which tells it from a later namesake."""
-    return {member: _start_of(member) for member in _descendants(pid)}
-
-
-def kill_survivors(members: Mapping[int, str]) -> None:
-    """Send SIGKILL to those of a family that still live, and to all below them."""
-    for pid, started in members.items():
-        if started and _start_of(pid) == started:
-            kill_tree(pid)
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    with contextlib.suppress(OSError):  # it has ended meanwhile
-        for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-            for child in map(int, listing.read_text().split()):
-                found += [*_descendants(child), child]
-    return found
-
-
-def _start_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""
 
 
 def find_program(name: str, env: Mapping[str, str]) -> str:

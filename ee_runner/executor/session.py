@@ -14,9 +14,8 @@ from typing import Protocol
 from ee_runner.errors import LaunchError
 from ee_runner.executor.cancellation import Cancellation
 from ee_runner.executor.child import RawTerminal, copy_size, open_child
-from ee_runner.executor.control import family, halt, kill_survivors, kill_tree
-from ee_runner.job import Invocation, Limits, Outcome, Reason, Terminal
-from ee_runner.prompts import QUIET, Prompter
+from ee_runner.job import Invocation, Limits, Outcome, Reason, Status, Terminal
+from ee_runner.prompts import Prompter, Unanswered
 from ee_runner.secrets import Secret
 
 _CHUNK = 65536
@@ -27,10 +26,14 @@ _DRAIN = 1.0
 _DRAIN_LIMIT = 10.0
 """Seconds after which even output that flows without a pause is left alone."""
 
-_CENSUS = 0.05
-"""Seconds between two looks at the descendants of a job that is being stopped: they outlive it otherwise."""
-
 _KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
+
+_LIMITS: tuple[Reason, ...] = ("job_timeout", "idle_timeout", "subprocess_timeout")
+_STATUSES: Mapping[Reason, Status] = {
+    "canceled": "canceled",
+    "prompt_unanswered": "failed",
+    **dict.fromkeys(_LIMITS, "timeout"),
+}
 
 _STOP_MARGIN = 5.0
 """Seconds beyond the grace that stopping a container may take before its client is killed."""
@@ -57,19 +60,33 @@ class Executor:
         passwords: Mapping[str, Secret],
         stdin: int | None = None,
         stop: Callable[[], None] | None = None,
+        started: Callable[[], None] | None = None,
+        whole_lines: bool = False,
     ) -> Outcome:
         """Run one process to its end and return how it ended.
 
         `stdin` is a descriptor for the job's input: the caller's terminal (joined to the job's pty) when the
         invocation is interactive, else handed on as it is; None is no input. `stop` ends what the process stands for
         (a container), and is called once, in a thread, when the job is to stop; without it the process gets SIGTERM.
-        After ``limits.grace`` comes SIGKILL, for its descendants too.
+        After ``limits.grace`` comes SIGKILL. When this returns after a stop, nothing is left of what the process
+        started, daemons too, or the outcome's detail says what is. `started` is called when the process runs.
+        `whole_lines` says that the process leaves no line unfinished but to ask something, see `Prompter`.
 
         Raises LaunchError when the program can not be started, and whatever the sink raises, after the process ended.
         """
         with contextlib.ExitStack() as stack:
-            session = _Session(sink, cancel, limits, Prompter(passwords), stop=stop)
+            prompter = Prompter({})  # without a terminal nothing is asked
+            if invocation.terminal is not Terminal.PIPES:
+                prompter = Prompter(
+                    passwords,
+                    patience=limits.pexpect_timeout,
+                    whole_lines=whole_lines,
+                    attended=invocation.terminal is Terminal.INTERACTIVE and stdin is not None,
+                )
+            session = _Session(sink, cancel, limits, prompter, stop=stop)
             session.open(stack, invocation, stdin)
+            if started is not None:
+                started()
             return session.run()
 
 
@@ -95,10 +112,13 @@ class _Session:
         self._exited: float | None = None
         self._ended_by: Reason | None = None
         self._kill_at: float | None = None
-        self._family: dict[int, str] = {}
+        self._code: int | None = None
+        self._swept = False
+        self._left: list[int] = []
         self._untyped = bytearray()
         self._quiet = False
         self._discarding = False
+        self._unanswered: Unanswered | None = None
         self._stopper: threading.Thread | None = None
         self._stop_error: BaseException | None = None
 
@@ -133,7 +153,7 @@ class _Session:
         try:
             self._waiter.start()
         except RuntimeError as error:  # too many threads, or the interpreter is on its way out
-            kill_tree(self._child.pid)
+            self._child.kill()
             self._child.wait()
             raise LaunchError(f"No thread can be started to wait for the process: {error}.") from error
 
@@ -144,15 +164,11 @@ class _Session:
 
     def _see_it_gone(self) -> None:
         if self._exited is None:
-            kill_tree(self._child.pid)
+            self._ended_by = self._ended_by or "lost"
+            self._child.kill()
         self._waiter.join()
         if self._stopper is not None:
             self._stopper.join()
-        self._end_survivors()
-
-    def _end_survivors(self) -> None:
-        kill_survivors(self._family)
-        self._family.clear()
 
     def run(self) -> Outcome:
         try:
@@ -197,7 +213,7 @@ class _Session:
             return
         self._last_output = time.monotonic()
         if not self._discarding:
-            self._prompter.feed(data)
+            self._prompter.feed(data, self._last_output)
             deliver(data)
 
     def _forward_input(self, descriptor: int) -> None:
@@ -226,15 +242,12 @@ class _Session:
         if self._exited is not None:
             return max(self._exited + _DRAIN - now, 0.0)
         moments = [self._kill_at]
-        if self._ended_by is not None:
-            moments.append(now + _CENSUS)
-        else:
+        if self._ended_by is None:
             moments += [self._deadline(self._started, self._limits.job_timeout)]
             moments += [self._deadline(self._last_output, self._limits.idle_timeout)]
             patience = self._cancel.patience
             moments += [None if patience is None else now + patience]
-        if self._prompter.waiting and now < self._last_output + QUIET:
-            moments.append(self._last_output + QUIET)
+        moments.append(self._prompter.due)
         return min((max(moment - now, 0.0) for moment in moments if moment is not None), default=None)
 
     @staticmethod
@@ -242,28 +255,31 @@ class _Session:
         return since + seconds if seconds else None
 
     def _enforce(self, now: float) -> None:
-        if self._prompter.waiting and now >= self._last_output + QUIET:
-            answer = self._prompter.answer()
-            if answer is not None:
-                self._type(answer)
+        if self._quiet:  # more may have come while the last was delivered
+            self._look_at_prompt(now)
         if self._exited is not None:
-            self._end_survivors()
             return
         if self._ended_by is None:
             reason = self._reason_to_stop(now)
             if reason is not None:
                 self._begin_stopping(reason, now)
-        if self._ended_by is None:
-            return
-        self._family |= family(self._child.pid)
         if self._kill_at is not None and now >= self._kill_at:
             self._kill_at = None
-            kill_tree(self._child.pid)
+            self._child.kill()
+
+    def _look_at_prompt(self, now: float) -> None:
+        found = self._prompter.look(now)
+        if isinstance(found, Unanswered):
+            self._unanswered = found
+        elif found is not None:
+            self._type(found)
 
     def _reason_to_stop(self, now: float) -> Reason | None:
         asked = self._cancel.check()
         if asked:
             return asked
+        if self._unanswered is not None:
+            return "prompt_unanswered"
         if self._limits.job_timeout and now >= self._started + self._limits.job_timeout:
             return "job_timeout"
         if self._limits.idle_timeout and now >= self._last_output + self._limits.idle_timeout:
@@ -274,19 +290,11 @@ class _Session:
         self._ended_by = reason
         self._kill_at = now + self._limits.grace
         if self._stop is None:
-            self._ask_to_end()
+            self._child.terminate()
         else:
             self._kill_at += _STOP_MARGIN
             self._stopper = threading.Thread(target=self._stop_elsewhere, args=(self._stop,), daemon=True)
             self._stopper.start()
-
-    def _ask_to_end(self) -> None:
-        """Send SIGTERM; the child stands still while its descendants are counted, so that none is born uncounted."""
-        with contextlib.suppress(ProcessLookupError):
-            halt(self._child.pid)
-            self._family |= family(self._child.pid)
-            self._child.terminate()
-            os.kill(self._child.pid, signal.SIGCONT)
 
     def _stop_elsewhere(self, stop: Callable[[], None]) -> None:
         try:
@@ -308,9 +316,14 @@ class _Session:
         return any(callable(key.data) for key in self._selector.get_map().values())
 
     def _wait_for_child(self) -> None:
-        self._child.wait()
+        self._code = self._child.wait()
+        if self._ended_by is not None:
+            self._sweep()
         self._exited = time.monotonic()
         self._wake()
+
+    def _sweep(self) -> None:
+        self._swept, self._left = True, self._child.sweep()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: it will wake up anyway
@@ -323,21 +336,26 @@ class _Session:
         return f"stopped after {seconds:g} seconds{' without output' * idle} ({self._ended_by})" if seconds else ""
 
     def _outcome(self) -> Outcome:
-        code = self._child.wait()
         if self._stopper is not None:
             self._stopper.join()
         if self._stop_error is not None:
             raise self._stop_error
-        if self._ended_by == "canceled":
-            return Outcome("canceled", 254, "canceled")
-        if self._ended_by in ("job_timeout", "idle_timeout"):
-            return Outcome("timeout", 254, self._ended_by, self._limit_reached())
         if self._ended_by is not None:
-            return Outcome("error", 254, self._ended_by)
+            return self._stopped(self._ended_by)
+        if self._code is None:
+            return Outcome("error", 254, "lost", "the process that minded the job was killed, and the job after it")
+        if self._code < 0:
+            return Outcome("failed", 128 - self._code, "killed", f"killed by {_signal_name(-self._code)}")
         detail = _KEPT_OPEN if self._output_open else ""
-        if code < 0:
-            return Outcome("failed", 128 - code, "exited", f"killed by {_signal_name(-code)}")
-        return Outcome("successful" if code == 0 else "failed", code, "exited", detail)
+        return Outcome("successful" if self._code == 0 else "failed", self._code, "exited", detail)
+
+    def _stopped(self, reason: Reason) -> Outcome:
+        if not self._swept:  # it ended by itself in the same moment
+            self._sweep()
+        left = [f"process {pid} of the job can not be ended by this user" for pid in self._left]
+        limit = [self._limit_reached()] if reason in _LIMITS else []
+        prompt = [self._unanswered.detail] if self._unanswered and reason == "prompt_unanswered" else []
+        return Outcome(_STATUSES.get(reason, "error"), 254, reason, "; ".join((*limit, *prompt, *left)))
 
 
 def _signal_name(number: int) -> str:

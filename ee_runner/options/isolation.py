@@ -1,9 +1,9 @@
-"""Where a job runs: in a sandbox, in a container."""
+"""Where a job runs, in a sandbox or in a container, what it may take there, and how it is ended."""
 
 from __future__ import annotations
 
 from ee_runner import kinds
-from ee_runner.options.model import CLEANUP, DEFAULT_IMAGE, RUNNING_COMMANDS, Group, Option, Style
+from ee_runner.options.model import CLEANUP, DEFAULT_IMAGE, RUNNING_COMMANDS, SETTLING, Group, Option, Style
 
 OPTIONS: tuple[Option, ...] = (
     # --- isolation
@@ -29,7 +29,7 @@ OPTIONS: tuple[Option, ...] = (
         env="EE_RUNNER_ENGINE",
         in_settings=True,
         default_text="what is installed, podman first",
-        commands=RUNNING_COMMANDS | CLEANUP,
+        commands=RUNNING_COMMANDS | CLEANUP | SETTLING,
     ),
     Option(
         "process_isolation_path",
@@ -132,6 +132,55 @@ OPTIONS: tuple[Option, ...] = (
         commands=RUNNING_COMMANDS,
         dashed=True,
     ),
+    Option(
+        "memory",
+        kinds.SIZE,
+        "how much memory the job may use, such as 512m or 2g; a job that needs more is ended by the kernel",
+        Group.CONTAINER,
+        ("--memory",),
+        metavar="SIZE",
+        env="EE_RUNNER_MEMORY",
+        in_settings=True,
+        default_text="as the engine decides",
+        commands=RUNNING_COMMANDS,
+    ),
+    Option(
+        "cpus",
+        kinds.CPUS,
+        "how many CPUs the job may use, such as 1.5",
+        Group.CONTAINER,
+        ("--cpus",),
+        metavar="N",
+        env="EE_RUNNER_CPUS",
+        in_settings=True,
+        default_text="as the engine decides",
+        commands=RUNNING_COMMANDS,
+    ),
+    Option(
+        "pids_limit",
+        kinds.COUNT,
+        "how many processes and threads the job may have at a time",
+        Group.CONTAINER,
+        ("--pids-limit",),
+        metavar="N",
+        env="EE_RUNNER_PIDS_LIMIT",
+        in_settings=True,
+        default_text="as the engine decides",
+        commands=RUNNING_COMMANDS,
+    ),
     Option("container_workdir", kinds.WORD, "the working directory in the container", in_settings=True),
     Option("container_auth_data", kinds.REGISTRY_AUTH, "the credentials of the image's registry", in_settings=True),
+    # --- the end
+    Option(
+        "stop_grace",
+        kinds.SECONDS,
+        "seconds between asking a job to end and killing it",
+        Group.RUNNER,
+        ("--stop-grace",),
+        metavar="SECONDS",
+        env="EE_RUNNER_STOP_GRACE",
+        in_settings=True,
+        default=10,
+        commands=RUNNING_COMMANDS,
+    ),
 )

@@ -22,9 +22,15 @@ OPTIONS: tuple[Option, ...] = (
     Option("ignore_logging", kinds.FLAG, "leave logging alone, whatever debug and logfile say", default=True),
     Option("idle_timeout", kinds.SECONDS, "end the job after this many seconds without output", in_settings=True),
     Option("job_timeout", kinds.SECONDS, "end the job after this many seconds", in_settings=True),
-    Option("pexpect_timeout", kinds.SECONDS, "seconds between two looks at the job", in_settings=True, default=5),
+    Option(
+        "pexpect_timeout",
+        kinds.SECONDS,
+        "end a job that rests this many seconds on a line that seems to ask for something nobody answers; 0 lets it wait",
+        in_settings=True,
+        default=5,
+    ),
     Option("pexpect_use_poll", kinds.FLAG, "use poll() instead of select()", in_settings=True, default=True),
-    Option("subprocess_timeout", kinds.SECONDS, "the time limit in subprocess mode", in_settings=True),
+    Option("subprocess_timeout", kinds.SECONDS, "the same as job_timeout, in subprocess mode alone", in_settings=True),
     Option(
         "runner_mode",
         kinds.choice("pexpect", "subprocess"),

@@ -17,10 +17,11 @@ OPEN_PREFIX = "runner_"
 JOB_COMMANDS = frozenset({"run", "start", "transmit"})
 EMULATING_COMMANDS = frozenset({"playbook", "adhoc"})
 CONTROL_COMMANDS = frozenset({"stop", "is-alive"})
-ALL_COMMANDS = JOB_COMMANDS | EMULATING_COMMANDS | CONTROL_COMMANDS | {"worker", "worker cleanup", "process"}
+ALL_COMMANDS = JOB_COMMANDS | EMULATING_COMMANDS | CONTROL_COMMANDS | {"worker", "worker cleanup", "process", "cleanup"}
 RUNNING_COMMANDS = JOB_COMMANDS | EMULATING_COMMANDS
 WORKER = frozenset({"worker"})
 CLEANUP = frozenset({"worker cleanup"})
+SETTLING = frozenset({"cleanup"})
 
 
 class Group(Enum):

@@ -47,7 +47,7 @@ _LARGEST = 2**53
 _HIGHEST_RC = 255
 _USUAL_RC = {"successful": 0, "canceled": 254, "timeout": 254}
 _USUAL_REASON: Mapping[str, Reason] = {"successful": "exited", "failed": "exited", "canceled": "canceled"}
-_OF_A_JOB = ("job_events", "status", "rc", "stdout")
+_OF_A_JOB = ("job_events", "status", "rc", "reason", "stdout")
 _OF_STARTING = {"command": list, "cwd": str, "env": dict}
 
 

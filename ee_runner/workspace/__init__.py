@@ -1,7 +1,8 @@
 """The private data directory: reads its inputs, and makes the places that one run needs.
 
-Nothing is written under env/ or inventory/. What Ansible must read from disk goes to a private per-run directory, which
-is removed when the workspace closes; only the artifacts stay.
+Nothing is written under env/ or inventory/. What Ansible must read from files goes to a private per-run directory,
+which is removed when the workspace closes; only the artifacts stay. What may hold secrets (extra variables, an
+inventory or a playbook that was given as data) lies in no file even there: Ansible reads it from named pipes.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ee_runner import ansible_config
+from ee_runner import ansible_config, pipes
 from ee_runner.errors import ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
 from ee_runner.kinds import is_transferable
@@ -65,6 +66,7 @@ class Workspace:
     callback_plugins: tuple[str, ...] = ()
     roles_path: tuple[str, ...] = ()
     own_roles: tuple[Path, ...] = ()
+    temporary: tuple[Path, ...] = ()
 
     @staticmethod
     @contextmanager
@@ -90,7 +92,8 @@ class Workspace:
             inherited = dict(environ) if emulated or not own_root else {}
             cwd = _working_directory(spec, project_dir)
             searched = _searched(cwd, {**inherited, **envvars}, sees_host=not own_root)
-            playbook = _place_playbook(run_dir, project_dir, spec, stack)
+            handout = _Handout(stack, piped=pipes.reach(spec.engine, spec.container.options, environ))
+            playbook = _place_playbook(run_dir, project_dir, spec, handout)
             yield Workspace(
                 spec=spec,
                 run_dir=run_dir,
@@ -103,14 +106,49 @@ class Workspace:
                 passwords=passwords,
                 cmdline=cmdline,
                 ssh_key=ssh_key,
-                extravars_files=_place_extravars(run_dir, extravars, spec),
+                extravars_files=_place_extravars(run_dir, extravars, spec, handout),
                 playbook=playbook,
-                inventory=_place_inventory(run_dir, spec, envvars),
+                inventory=_place_inventory(run_dir, spec, envvars, handout),
                 inherited={name: inherited[name] for name in _OBSERVED if name in inherited},
                 callback_plugins=searched["callback_plugins"],
                 roles_path=searched["roles_path"],
                 own_roles=_own_roles(spec, project_dir, playbook),
+                temporary=_temporary(spec, run_dir, artifacts.events, project_dir, playbook),
             )
+
+
+def _temporary(
+    spec: JobSpec, run_dir: Path, events: Path, project_dir: Path, playbook: Path | None
+) -> tuple[Path, ...]:
+    """Return what is removed when the job has ended."""
+    copy = (project_dir,) if project_dir != spec.project_dir else ()
+    generated = (playbook,) if playbook is not None and playbook.parent != run_dir else ()
+    return (run_dir, events, *copy, *generated)
+
+
+@dataclass(frozen=True, slots=True)
+class _Handout:
+    """Where texts are handed to Ansible: by named pipes, which last as long as `stack`, or else in private files."""
+
+    stack: ExitStack
+    piped: bool
+
+    def give(self, path: Path, data: bytes, *, again: bool) -> Path:
+        """Give the path at which the data is read; once by a pipe, unless Ansible may come `again`."""
+        if self.piped:
+            with suppress(OSError):  # a file system without named pipes
+                return self.stack.enter_context(pipes.handed_out(path, data, again=again))
+        return places.private_file(path, data)
+
+    def give_playbook(self, data: bytes, *, run_dir: Path, project_dir: Path) -> Path:
+        """Give the path of a generated playbook, in the project if it can be there (see `places.playbook`)."""
+        if self.piped:
+            with suppress(OSError):
+                path = places.playbook_path(project_dir)
+                return self.stack.enter_context(pipes.handed_out(path, data, again=True))
+            if not os.access(project_dir, os.W_OK):
+                return self.give(run_dir / "playbook.yml", data, again=True)
+        return places.playbook(data, run_dir=run_dir, project_dir=project_dir, stack=self.stack)
 
 
 def _envvars(path: Path, spec: JobSpec) -> Mapping[str, str]:
@@ -174,24 +212,25 @@ def _extravars(path: Path) -> bytes | None:
     return data if inputs.is_mapping(inputs.decode(data, path), path) else None
 
 
-def _place_extravars(run_dir: Path, data: bytes | None, spec: JobSpec) -> tuple[Path, ...]:
+def _place_extravars(run_dir: Path, data: bytes | None, spec: JobSpec, handout: _Handout) -> tuple[Path, ...]:
+    """Hand them out once: when Ansible says where a variable that fails comes from, it prints the lines around it."""
     files = []
     if data is not None:
-        files.append(places.private_file(run_dir / "extravars.yml", data))
+        files.append(handout.give(run_dir / "extravars.yml", data, again=False))
     if spec.extravars:
         text = inputs.json_text(dict(spec.extravars), "extravars")
-        files.append(places.private_file(run_dir / "extravars_args.json", text.encode()))
+        files.append(handout.give(run_dir / "extravars_args.json", text.encode(), again=False))
     return tuple(files)
 
 
-def _place_playbook(run_dir: Path, project_dir: Path, spec: JobSpec, stack: ExitStack) -> Path | None:
+def _place_playbook(run_dir: Path, project_dir: Path, spec: JobSpec, handout: _Handout) -> Path | None:
     if isinstance(spec.target, RoleTarget):
         text = inputs.json_text(role_play(spec.target), "role")
     elif isinstance(spec.target, PlaybookTarget) and spec.target.playbooks[0].endswith("\n"):
         text = spec.target.playbooks[0]
     else:
         return None
-    return places.playbook(text.encode(), run_dir=run_dir, project_dir=project_dir, stack=stack)
+    return handout.give_playbook(text.encode(), run_dir=run_dir, project_dir=project_dir)
 
 
 def role_play(target: RoleTarget) -> list[dict[str, object]]:
@@ -205,7 +244,7 @@ def role_play(target: RoleTarget) -> list[dict[str, object]]:
     return [play]
 
 
-def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str]) -> tuple[str, ...]:
+def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str], handout: _Handout) -> tuple[str, ...]:
     """Return the sources for ``-i``; the private data directory's unless others are given, here or by envvars."""
     if isinstance(spec.target, CommandTarget):
         return ()
@@ -213,16 +252,15 @@ def _place_inventory(run_dir: Path, spec: JobSpec, envvars: Mapping[str, str]) -
         own = spec.private_data_dir / "inventory"
         return (str(own),) if inputs.mode_of(own) and "ANSIBLE_INVENTORY" not in envvars else ()
     return tuple(
-        _inventory_text(run_dir, source, index) if source.endswith("\n") else source
+        _inventory_text(run_dir / f"inventory{index or ''}", source, handout) if source.endswith("\n") else source
         for index, source in enumerate(spec.inventory)
         if source
     )
 
 
-def _inventory_text(run_dir: Path, text: str, index: int) -> str:
-    directory = run_dir / f"inventory{index or ''}"
+def _inventory_text(directory: Path, text: str, handout: _Handout) -> str:
     places.private_directory(directory)
-    return str(places.private_file(directory / _INVENTORY_TEXT[text.startswith("{")], os.fsencode(text)))
+    return str(handout.give(directory / _INVENTORY_TEXT[text.startswith("{")], os.fsencode(text), again=True))
 
 
 def _working_directory(spec: JobSpec, project_dir: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 import stat
@@ -13,13 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ee_runner import names
+from ee_runner import locks, names
 from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec
 from ee_runner.workspace.inputs import mode_of
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
-_OF_ONE_JOB = ("job_events", "command", "rc", "status", "stdout", "stderr")
+_PLAYBOOK = ".ee_runner_"
+_OF_ONE_JOB = ("job_events", "command", "rc", "reason", "status", "stdout", "stderr")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +85,21 @@ def _close_to_others(directory: Path) -> None:
 
 def _lock(directory: Path, stack: ExitStack) -> None:
     """Hold the directory for this job until `stack` closes; a crash lets go of it."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    stack.callback(_unlock, descriptor, os.getpid())
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _hold(directory, stack)
     except BlockingIOError:
         raise ConfigurationError(
             f"A job with the ident {directory.name!r} is running in {directory}; choose another ident, or let it end."
         ) from None
     except OSError as error:  # a network file system that can not lock directories: EBADF, ENOLCK
-        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
+        if error.errno not in locks.NO_LOCKS:
             raise _refused(directory, error) from error
 
 
-def _unlock(descriptor: int, owner: int) -> None:
-    """Let go of a directory, also where a fork of the process that holds it has it open; a fork itself only closes."""
-    if os.getpid() == owner:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    os.close(descriptor)
+def _hold(directory: Path, stack: ExitStack) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    stack.callback(locks.release, descriptor, os.getpid())
+    locks.hold(descriptor)
 
 
 @contextmanager
@@ -120,8 +115,11 @@ def removed(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def run_directory(environ: Mapping[str, str]) -> Iterator[Path]:
-    """Make the per-run directory, in memory where that can be had, and remove it at the end."""
-    with removed(_make_run_directory(run_directory_bases(environ))) as path:
+    """Make the per-run directory, in memory where that can be had, hold it for cleanups, and remove it at the end."""
+    with ExitStack() as stack:
+        path = stack.enter_context(removed(_make_run_directory(run_directory_bases(environ))))
+        with suppress(OSError):  # locks are a help, not a need
+            _hold(path, stack)
         yield path
 
 
@@ -150,7 +148,7 @@ def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack)
     It stands in the project directory, for Ansible takes roles, group_vars and plugins from beside the playbook; in
     the per-run directory when the project is absent or read-only.
     """
-    path = project_dir / f".ee_runner_{os.urandom(8).hex()}.yml"
+    path = playbook_path(project_dir)
     stack.enter_context(removed(path))
     try:
         _write_private(path, data)
@@ -158,6 +156,11 @@ def playbook(data: bytes, *, run_dir: Path, project_dir: Path, stack: ExitStack)
         remove(path)
         return private_file(run_dir / "playbook.yml", data)
     return path
+
+
+def playbook_path(project_dir: Path) -> Path:
+    """Return a new path for a generated playbook."""
+    return project_dir / f"{_PLAYBOOK}{os.urandom(8).hex()}.yml"
 
 
 def private_directory(path: Path) -> None:
@@ -232,6 +235,12 @@ def _make_run_directory(bases: Iterator[Path]) -> Path:
     raise ArtifactError(f"No private directory can be made for this run: {'; '.join(tried)}. Set TMPDIR.")
 
 
+def _of_other_jobs(directory: str, names_within: list[str]) -> list[str]:
+    """Return the playbooks of other jobs that run in the project, as far as they are named pipes."""
+    playbooks = [name for name in names_within if name.startswith(_PLAYBOOK) and name.endswith(".yml")]
+    return [name for name in playbooks if stat.S_ISFIFO(mode_of(Path(directory, name)))]
+
+
 def _project_copy(source: Path, base: Path) -> Path:
     if base.resolve().is_relative_to(source.resolve()):
         raise ConfigurationError(
@@ -243,7 +252,7 @@ def _project_copy(source: Path, base: Path) -> Path:
     except OSError as error:
         raise _refused(base, error) from error
     try:
-        shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(source, copy, symlinks=True, dirs_exist_ok=True, ignore=_of_other_jobs)
     except (OSError, shutil.Error) as error:
         remove(copy)
         reason = error.args[0][0] if isinstance(error, shutil.Error) else error

@@ -439,7 +439,7 @@ def test_an_error_of_the_clearing_does_not_replace_the_first(
 ) -> None:
     class Full(Output):
         def stdout(self, data: bytes) -> None:
-            monkeypatch.setattr(type(bench.engine), "_clear", gone)
+            monkeypatch.setattr(type(bench.engine), "clear", gone)
             raise ValueError(data)
 
     def gone(_: ContainerEngine, mark: str) -> None:
@@ -483,8 +483,9 @@ def test_labels_say_whose_the_container_is(oci: Bench) -> None:
     engine.run(oci.plan("python3", "-c", SLEEPER), output, cancel)
     (container,) = found
     assert (container.name, container.running, container.abandoned) == (oci.name, True, False)
-    assert (container.private_data_dir, container.supervisor_pid) == (oci.directory, os.getpid())
-    assert replace(container, supervisor_pid=1).abandoned  # another process, started long before
+    assert (container.private_data_dir, container.supervisor.pid) == (oci.directory, os.getpid())
+    other = container.supervisor._replace(pid=1)  # a process that was started long before
+    assert replace(container, supervisor=other).abandoned
 
 
 # What keeps a job from running

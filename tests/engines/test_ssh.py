@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.engines.place import Place
+from tests.engines.place import Place, Result
 from tests.support import sshd
+from tests.support.bytesearch import Searcher
+from tests.support.processes import wait_until
 
 PING = "- hosts: far\n  gather_facts: false\n  tasks:\n    - ping:\n    - command: id -un\n"
 
@@ -102,24 +105,60 @@ def test_known_hosts_and_configuration_of_the_callers_home_are_there(
     assert result.rc == 0, result
 
 
-@pytest.mark.parametrize("locked", [False, True], ids=["plain", "passphrase"])
-def test_a_key_of_the_job_is_used_and_stays_nowhere(place: Place, server: sshd.SshServer, locked: bool) -> None:
-    key = (server.locked_key if locked else server.key).read_text()
-    known = "/runner/project/known_hosts" if place.contained else place.root / "pdd/project/known_hosts"
+KEYS = """\
+- hosts: far other
+  gather_facts: false
+  tasks:
+    - command: id -un
+- hosts: localhost
+  connection: local
+  gather_facts: false
+  vars:
+    ansible_python_interpreter: "{{ ansible_playbook_python }}"
+  tasks:
+    - command: ssh-add -l
+    - file:
+        path: "{{ playbook_dir }}/ready"
+        state: touch
+    - wait_for:
+        path: "{{ playbook_dir }}/go"
+        timeout: 60
+"""
+
+
+def test_keys_of_the_job_are_used_with_their_certificates_and_stay_nowhere(
+    place: Place, server: sshd.SshServer
+) -> None:
+    known = Path("/runner/project/known_hosts" if place.contained else place.root / "pdd/project/known_hosts")
+    other = inventory(server, known).replace("far ", "other ").replace(server.user, server.other_user)
+    keys = [path.read_text() for path in (server.other_key, server.certificate, server.certified_key)]
     files = {
-        "project/site.yml": PING,
+        "project/site.yml": KEYS,
         "project/known_hosts": server.known_hosts,
-        "inventory/hosts": inventory(server, Path(known)),
-        "env/ssh_key": key,
+        "inventory/hosts": inventory(server, known) + other,
+        "env/ssh_key": "\n".join(keys),
+        "env/passwords": f'"Enter passphrase for .*/ssh_key_data_2:\\\\s*?$": "{server.passphrase}"\n',
     }
-    if locked:
-        files["env/passwords"] = f'"Enter passphrase for .*:\\\\s*?$": "{server.passphrase}"\n'
     directory = place.write(files, under="pdd")
-    result = place.run(directory, "-p", "site.yml", *network(place))
-    assert result.rc == 0, result
-    body = key.splitlines()[1]
-    for path in result.artifacts.rglob("*"):
-        assert not path.is_file() or body not in path.read_text(errors="replace")
+    bodies = {"key 1": keys[0].splitlines()[2], "key 2": keys[2].splitlines()[2], "phrase": server.passphrase}
+    search = Searcher(bodies, since=time.time() - 1)
+    job = place.start("run", directory, "-i", "job", *place.isolated(), "-p", "site.yml", *network(place))
+    try:
+        wait_until(lambda: (directory / "project/ready").exists() or job.poll() is not None, bound=60, what="the task")
+        places = {Path("/tmp"), Path("/var/tmp"), Path("/dev/shm"), Path("/run"), Path.home() / ".local"}
+        found = search.in_trees(places, apart={directory / "env", server.key.parent})
+        found += search.in_command_lines()
+        found += [str(each) for each in search.in_environments().items()]
+    finally:
+        (directory / "project/go").touch()
+        out, err = job.communicate(timeout=60)
+    assert job.returncode == 0, (out, err)
+    assert found == []
+    result = Result(0, "", "", directory / "artifacts/job")
+    told = [event["event_data"]["res"].get("stdout", "") for event in result.of("runner_on_ok")]
+    assert {server.user, server.other_user} < set(told)
+    assert sorted(line.split()[-1] for line in told[2].splitlines()) == ["(ED25519)", "(ED25519)", "(ED25519-CERT)"]
+    assert search.in_trees([directory], apart={directory / "env"}) == []
 
 
 def test_a_wrong_passphrase_is_said(place: Place, server: sshd.SshServer) -> None:

@@ -19,9 +19,11 @@ from pathlib import Path
 
 import pytest
 
+from ee_runner.engines import agent
 from ee_runner.engines.agent import host_socket, host_socket_problem, job_agent
 from ee_runner.errors import ConfigurationError, LaunchError
 from ee_runner.executor import Cancellation
+from ee_runner.job import Limits
 from ee_runner.secrets import Secret
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-agent") is None, reason="needs openssh-client: apt-get install it")
@@ -132,6 +134,213 @@ def test_a_missing_or_wrong_passphrase_is_told_at_once(
     assert_nothing_is_left(run_dir)
 
 
+# --- several keys -------------------------------------------------------------------------------------------------
+
+
+def types(address: Path) -> list[str]:
+    """What an agent holds, in its order."""
+    return [line.rpartition("(")[2].rstrip(")") for line in held(address)]
+
+
+def test_several_keys_of_any_format_are_held(run_dir: Path, tmp_path: Path) -> None:
+    formats = [("-t", "ed25519"), ("-t", "rsa", "-b", "2048", "-m", "PEM"), ("-t", "ecdsa", "-m", "PKCS8")]
+    keys = [make_key(tmp_path, *options) for options in formats]
+    text = f"first\n{keys[0]}\n\n# the second\n{keys[1].strip()}\r\n{keys[2].strip()}"
+    with job_agent(Secret(text), run_dir=run_dir, passwords={}, cancel=Cancellation()) as address:
+        assert types(address) == ["ED25519", "RSA", "ECDSA"]
+    assert_nothing_is_left(run_dir)
+
+
+def test_each_key_asks_for_its_own_passphrase(run_dir: Path, tmp_path: Path) -> None:
+    text = make_key(tmp_path, phrase="first one") + make_key(tmp_path) + make_key(tmp_path, phrase="third one")
+    passwords = {
+        rf"^Enter passphrase for {re.escape(str(run_dir))}/ssh_key_data:\s*?$": Secret("first one"),
+        r"^Enter passphrase for .*/ssh_key_data_3:\s*?$": Secret("third one"),
+    }
+    with job_agent(Secret(text), run_dir=run_dir, passwords=passwords, cancel=Cancellation()) as address:
+        assert len(held(address)) == 3
+    assert_nothing_is_left(run_dir)
+
+
+def test_one_pattern_may_answer_for_all_keys(run_dir: Path, tmp_path: Path) -> None:
+    text = make_key(tmp_path, phrase=PHRASE) + make_key(tmp_path, phrase=PHRASE)
+    passwords = {r"^Enter passphrase for .*:\s*?$": Secret(PHRASE)}
+    with job_agent(Secret(text), run_dir=run_dir, passwords=passwords, cancel=Cancellation()) as address:
+        assert len(held(address)) == 2
+
+
+@pytest.mark.parametrize(
+    ("passwords", "message"),
+    [
+        (ASKED, r"key 2 of 2, is protected by a passphrase, and no pattern .*ssh_key_data_2:`. Add one"),
+        ({r"passphrase": Secret(PHRASE)}, r"The passphrase for env/ssh_key \(ssh_key\), key 2 of 2, is wrong"),
+    ],
+    ids=["unanswered", "wrong"],
+)
+def test_a_passphrase_that_fails_is_told_with_its_key(
+    run_dir: Path, tmp_path: Path, passwords: dict[str, Secret], message: str
+) -> None:
+    text = make_key(tmp_path, phrase=PHRASE) + make_key(tmp_path, phrase="another")
+    with (
+        pytest.raises(ConfigurationError, match=message),
+        job_agent(Secret(text), run_dir=run_dir, passwords=passwords, cancel=Cancellation()),
+    ):
+        pytest.fail("an agent without its key")
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_cancel_while_the_second_key_is_read_is_heard_at_once(run_dir: Path, tmp_path: Path) -> None:
+    slow = make_key(tmp_path, "-t", "ed25519", "-a", "400", phrase=PHRASE)
+    cancel = Cancellation()
+    moments: list[float] = []
+
+    def comes_while_the_second_is_read() -> bool:
+        moments.extend([time.monotonic()] * (run_dir / "ssh_key_data_2").exists())
+        return bool(moments)
+
+    cancel.asking(comes_while_the_second_is_read)
+    passwords = {r"passphrase": Secret(PHRASE)}
+    text = make_key(tmp_path) + slow + make_key(tmp_path)
+    with job_agent(Secret(text), run_dir=run_dir, passwords=passwords, cancel=cancel) as address:
+        assert time.monotonic() - moments[0] < 1.5
+        assert len(held(address)) == 1
+    assert_nothing_is_left(run_dir)
+
+
+# --- certificates -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Path:
+    """The private key of a certificate authority."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "authority"], check=True)
+    return tmp_path / "authority"
+
+
+def certified(place: Path, authority: Path, *options: str, phrase: str = "", certificates: int = 1) -> tuple[str, ...]:
+    """A private key, and certificates of it."""
+    key = place / "certified"
+    subprocess.run(["ssh-keygen", "-q", *(options or ("-t", "ed25519")), "-N", phrase, "-f", key], check=True)
+    made = [key.read_text()]
+    for number in range(certificates):
+        subprocess.run(
+            ["ssh-keygen", "-q", "-s", authority, "-I", f"id{number}", "-n", "someone", f"{key}.pub"], check=True
+        )
+        made.append((place / "certified-cert.pub").read_text())
+    for path in place.glob("certified*"):
+        path.unlink()
+    return tuple(made)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (("-t", "ed25519"), "ED25519"),
+        (("-t", "rsa", "-b", "2048", "-m", "PEM"), "RSA"),
+        (("-t", "ecdsa", "-b", "384", "-m", "PKCS8"), "ECDSA"),
+    ],
+    ids=["ed25519", "rsa", "ecdsa"],
+)
+@pytest.mark.parametrize("behind", [True, False], ids=["behind", "before"])
+def test_a_certificate_is_held_beside_its_key(
+    run_dir: Path, tmp_path: Path, authority: Path, options: tuple[str, ...], kind: str, behind: bool
+) -> None:
+    key, certificate = certified(tmp_path, authority, *options)
+    text = key + certificate if behind else certificate + key
+    with job_agent(Secret(text), run_dir=run_dir, passwords={}, cancel=Cancellation()) as address:
+        assert types(address) == [kind, f"{kind}-CERT"]
+    assert_nothing_is_left(run_dir)
+
+
+def test_certificates_find_their_keys_in_any_order(run_dir: Path, tmp_path: Path, authority: Path) -> None:
+    locked, of_locked = certified(tmp_path, authority, "-t", "rsa", "-m", "PEM", phrase=PHRASE)
+    double, one, two = certified(tmp_path, authority, certificates=2)
+    alone = make_key(tmp_path, "-t", "ecdsa")
+    text = f"{one}{alone}{of_locked}{locked}{two.strip()}\r\n{double}"
+    passwords = {r"^Enter passphrase for .*/ssh_key_data_2:\s*?$": Secret(PHRASE)}
+    with job_agent(Secret(text), run_dir=run_dir, passwords=passwords, cancel=Cancellation()) as address:
+        assert sorted(types(address)) == ["ECDSA", "ED25519", "ED25519-CERT", "ED25519-CERT", "RSA", "RSA-CERT"]
+    assert_nothing_is_left(run_dir)
+
+
+def test_a_certificate_of_no_key_there_is_told(run_dir: Path, tmp_path: Path, authority: Path) -> None:
+    _, stray = certified(tmp_path, authority)
+    text = "\n" + stray + make_key(tmp_path)
+    with (
+        pytest.raises(ConfigurationError, match=r"line 2: the certificate belongs to none of the keys"),
+        job_agent(Secret(text), run_dir=run_dir, passwords={}, cancel=Cancellation()),
+    ):
+        pytest.fail("an agent without its certificate")
+    assert_nothing_is_left(run_dir)
+
+
+@pytest.mark.parametrize(
+    ("mangle", "message"),
+    [
+        (lambda words: [words[0], words[1][:40]], "line 1: the certificate can not be read: it is cut"),
+        (lambda words: [words[0], words[1] + "!"], "line 1: the certificate can not be read"),
+        (lambda words: [words[0]], "line 1: the certificate can not be read: it is cut"),
+        (lambda words: ["ssh-new" + words[0][11:], words[1]], "algorithm ssh-new-cert-v01@openssh.com is not known"),
+        (lambda words: ["ssh-rsa" + words[0][11:], words[1]], "are of two algorithms"),
+        (lambda words: [words[0], words[1][:-24]], "line 1: the certificate is not taken by ssh-add"),
+    ],
+    ids=["cut", "no-base64", "empty", "unknown", "mixed", "cut-behind-the-key"],
+)
+def test_a_malformed_certificate_is_told(
+    run_dir: Path, tmp_path: Path, authority: Path, mangle: object, message: str
+) -> None:
+    assert callable(mangle)
+    key, certificate = certified(tmp_path, authority)
+    text = f"{' '.join(mangle(certificate.split()))}\n{key}"
+    with (
+        pytest.raises(ConfigurationError, match=message),
+        job_agent(Secret(text), run_dir=run_dir, passwords={}, cancel=Cancellation()),
+    ):
+        pytest.fail("an agent without its certificate")
+    assert_nothing_is_left(run_dir)
+
+
+# --- OpenSSH's programs hang --------------------------------------------------------------------------------------
+
+
+def hang(place: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a program of that name found that does nothing for a long time."""
+    (place / program).write_text("#!/bin/sh\nexec sleep 1000\n")
+    (place / program).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{place}:{os.environ['PATH']}")
+
+
+def test_an_ssh_add_that_hangs_is_ended_and_told(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Secret(make_key(tmp_path))
+    hang(tmp_path, "ssh-add", monkeypatch)
+    monkeypatch.setattr(agent, "_ADD", Limits(job_timeout=0.5, grace=0.5))
+    with (
+        pytest.raises(LaunchError, match=r"ssh-add did not take env/ssh_key \(ssh_key\) within 0.5 s"),
+        job_agent(key, run_dir=run_dir, passwords={}, cancel=Cancellation()),
+    ):
+        pytest.fail("an agent without its key")
+    assert_nothing_is_left(run_dir)
+
+
+def test_an_ssh_agent_that_hangs_is_ended_and_told(
+    run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = Secret(make_key(tmp_path))
+    hang(tmp_path, "ssh-agent", monkeypatch)
+    monkeypatch.setattr(agent, "_START", 0.5)
+    with (
+        pytest.raises(LaunchError, match=r"ssh-agent does not answer on .* after 0.5 s"),
+        job_agent(key, run_dir=run_dir, passwords={}, cancel=Cancellation()),
+    ):
+        pytest.fail("no agent")
+    assert_nothing_is_left(run_dir)
+
+
+# --- what is no key -----------------------------------------------------------------------------------------------
+
+
 def _one_line(text: str) -> str:
     return text.replace("\n", " ")
 
@@ -146,11 +355,11 @@ def _cut(text: str) -> str:
     [
         (lambda _: "", "holds no private key"),
         (lambda _: "ssh-ed25519 AAAA me", "holds no private key"),
-        (lambda text: text + text, "holds 2 private keys"),
+        (lambda text: text + _cut(text), r"key 2 of 2, can not be read as a private key: .* .ssh_key_data_2.: "),
         (_one_line, r"can not be read as a private key: Error loading key .ssh_key_data."),
         (_cut, r"can not be read as a private key: Error loading key .ssh_key_data."),
     ],
-    ids=["empty", "public", "two", "one-line", "cut"],
+    ids=["empty", "public", "second", "one-line", "cut"],
 )
 def test_a_malformed_key_is_told_without_showing_it(
     run_dir: Path, tmp_path: Path, mangle: object, message: str

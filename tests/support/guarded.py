@@ -15,7 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from ee_runner.cli import orphans, remains
+from ee_runner import orphans
+from ee_runner.cli import remains
 from ee_runner.cli.guardian import Ward, guarded
 
 DEAF = "exec 2>/dev/null; trap '' TERM INT HUP; while :; do sleep 0.1; done"
@@ -143,7 +144,7 @@ def dead() -> list[str]:
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
-            if orphans._stat(entry.name)[0] == "Z":
+            if orphans.stat(entry.name)[0] == "Z":
                 found.append(entry.name)
         except OSError:
             continue
@@ -151,7 +152,7 @@ def dead() -> list[str]:
 
 
 def parent(pid: int) -> int:
-    return int(orphans._stat(str(pid))[1])
+    return int(orphans.stat(str(pid))[1])
 
 
 def telling(ward: Ward, directory: str) -> int:

@@ -1,4 +1,4 @@
-"""A real sshd on a loopback port, for a user that exists for the tests."""
+"""A real sshd on a loopback port, for users that exist for the tests."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from pathlib import Path
 from .processes import RUN, MachineError, checked, free_port, require_root, serving, shared
 
 USER = "ee-sshd"
+OTHER_USER = "ee-sshd-other"
 PASSWORD_FILE = RUN / "ee-sshd.password"
 CONFIG = """\
 Port {port}
 ListenAddress 127.0.0.1
 HostKey {directory}/host_key
 PidFile none
-AuthorizedKeysFile {directory}/authorized_keys
-AllowUsers {user}
+AuthorizedKeysFile {directory}/authorized_keys.%u
+TrustedUserCAKeys {directory}/authority.pub
+AllowUsers {user} {other_user}
 PasswordAuthentication yes
 PubkeyAuthentication yes
 UsePAM no
@@ -39,7 +41,9 @@ class SshServer:
     """Where the server listens and what opens it.
 
     `key` and `locked_key` (which wants `passphrase`) are private keys, readable by root only, that `user` accepts;
-    `password` is the user's. `known_hosts` is the line that a client's known_hosts file needs.
+    `password` is the user's. `other_user` lets in `other_key` alone. `certified_key`, which wants `passphrase` too, is
+    known to nobody, but `certificate` is of an authority that the server trusts, for `user`. `known_hosts` is the line
+    that a client's known_hosts file needs.
     """
 
     host: str
@@ -49,6 +53,10 @@ class SshServer:
     key: Path
     locked_key: Path
     passphrase: str = field(repr=False)
+    other_user: str
+    other_key: Path
+    certified_key: Path
+    certificate: Path
     known_hosts: str
     log: Path
 
@@ -72,18 +80,22 @@ def serve() -> Iterator[SshServer]:
 
 
 def open_account() -> None:
-    """Make sure of the user, with a password that is known to nobody but the sessions that run now."""
+    """Make sure of the users, with a password that is known to nobody but the sessions that run now."""
     Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    if subprocess.run(["id", USER], capture_output=True, check=False).returncode:
-        checked(["useradd", "--create-home", "--shell", "/bin/bash", USER])
+    for user in (USER, OTHER_USER):
+        if subprocess.run(["id", user], capture_output=True, check=False).returncode:
+            checked(["useradd", "--create-home", "--shell", "/bin/bash", user])
     if not PASSWORD_FILE.exists():
         PASSWORD_FILE.touch(mode=0o600)
         PASSWORD_FILE.write_text(secrets.token_urlsafe(12))
-        checked(["chpasswd"], stdin=f"{USER}:{PASSWORD_FILE.read_text()}")
+        # To the server an account without a password is locked, to keys too.
+        entries = f"{USER}:{PASSWORD_FILE.read_text()}\n{OTHER_USER}:{secrets.token_urlsafe(12)}\n"
+        checked(["chpasswd"], stdin=entries)
 
 
 def close_account() -> None:
-    checked(["usermod", "--lock", USER])
+    for user in (USER, OTHER_USER):
+        checked(["usermod", "--lock", user])
     PASSWORD_FILE.unlink()
 
 
@@ -93,9 +105,12 @@ def configure(directory: Path) -> SshServer:
     passphrase = secrets.token_urlsafe(12)
     host_key = make_key(directory / "host_key")
     public = [make_key(directory / "key"), make_key(directory / "locked_key", passphrase=passphrase)]
-    (directory / "authorized_keys").write_text("".join(public))
+    (directory / f"authorized_keys.{USER}").write_text("".join(public))
+    (directory / f"authorized_keys.{OTHER_USER}").write_text(make_key(directory / "other_key"))
+    make_certificate(directory, passphrase=passphrase)
     port = free_port()
-    (directory / "sshd_config").write_text(CONFIG.format(port=port, directory=directory, user=USER))
+    config = CONFIG.format(port=port, directory=directory, user=USER, other_user=OTHER_USER)
+    (directory / "sshd_config").write_text(config)
     algorithm, key, *_ = host_key.split()
     return SshServer(
         host="127.0.0.1",
@@ -105,6 +120,10 @@ def configure(directory: Path) -> SshServer:
         key=directory / "key",
         locked_key=directory / "locked_key",
         passphrase=passphrase,
+        other_user=OTHER_USER,
+        other_key=directory / "other_key",
+        certified_key=directory / "certified_key",
+        certificate=directory / "certified_key-cert.pub",
         known_hosts=f"[127.0.0.1]:{port} {algorithm} {key}\n",
         log=directory / "log",
     )
@@ -114,6 +133,14 @@ def make_key(path: Path, *, passphrase: str = "") -> str:
     """Make a key pair and return its public half."""
     checked(["ssh-keygen", "-q", "-t", "ed25519", "-N", passphrase, "-C", "ee-tests", "-f", path])
     return path.with_suffix(".pub").read_text()
+
+
+def make_certificate(directory: Path, *, passphrase: str) -> None:
+    """Make an authority, and a key with a certificate of its for the user."""
+    make_key(directory / "authority")
+    make_key(directory / "certified_key", passphrase=passphrase)
+    public = directory / "certified_key.pub"
+    checked(["ssh-keygen", "-q", "-s", directory / "authority", "-I", "ee-tests", "-n", USER, public])
 
 
 def greets(port: int) -> bool:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ee_runner.engines import handover, labels, mounts, needs, processes
+from ee_runner import processes
+from ee_runner.engines import handover, labels, mounts, needs
 from ee_runner.engines.base import Caller, ImageInfo, TailSink
 from ee_runner.engines.images import ImageStore
 from ee_runner.errors import ConfigurationError, MountRefused
 from ee_runner.executor import Completed
+from ee_runner.processes import Identity
 
 
 def script(path: Path, text: str) -> Path:
@@ -112,10 +114,11 @@ def test_labels_come_back() -> None:
     container = labels.read(entry)
     assert (container.ident, container.private_data_dir, container.name) == ("a b", Path("/data,=dir"), "n")
     assert not container.abandoned
-    started, _, namespace = container.supervisor_start.partition("@")
-    assert replace(container, supervisor_start=f"{started}1@{namespace}").abandoned
-    assert not replace(container, supervisor_start=f"{started}1@1").abandoned, "another pid namespace"
-    assert not replace(container, supervisor_pid=0, supervisor_start="").abandoned, "no labels of ours"
+    pid, born = container.supervisor
+    started, _, namespace = born.partition("@")
+    assert replace(container, supervisor=Identity(pid, f"{started}1@{namespace}")).abandoned
+    assert not replace(container, supervisor=Identity(pid, f"{started}1@1")).abandoned, "another pid namespace"
+    assert not replace(container, supervisor=Identity(0, "")).abandoned, "no labels of ours"
 
 
 def test_a_container_without_labels_is_read() -> None:
@@ -124,9 +127,9 @@ def test_a_container_without_labels_is_read() -> None:
 
 def test_the_start_of_a_process_tells_it_from_another_of_its_pid() -> None:
     with subprocess.Popen(["sleep", "30"]) as child:
-        assert labels.start_time(child.pid) != labels.start_time(os.getpid())
+        assert processes.start_time(child.pid) != processes.start_time(os.getpid())
         child.kill()
-    assert labels.start_time(child.pid) == ""
+    assert processes.start_time(child.pid) == ""
 
 
 # Processes

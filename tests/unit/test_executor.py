@@ -72,11 +72,11 @@ def assert_ends(pid: int) -> None:
     assert gone(pid)
 
 
-@pytest.fixture(params=["setsid", "pexpect"])
+@pytest.fixture(params=["minder", "pexpect"])
 def pty_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways to a pty: setsid(1), and pexpect where that is missing."""
+    """Both ways to a pty: below a minder, and by pexpect where there can be none."""
     if request.param == "pexpect":
-        monkeypatch.setattr(child_module, "_setsid", lambda: None)
+        monkeypatch.setattr(child_module, "_interpreter", lambda: None)
     return str(request.param)
 
 

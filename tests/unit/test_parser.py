@@ -106,7 +106,7 @@ def test_version_is_asked_for(line: str) -> None:
         ("run demo --play x", "run has no option --play"),
         ("rnu demo", "did you mean 'run'"),
         ("playbok x.yml", "did you mean 'playbook'"),
-        ("nonsense", "it is one of run, playbook, adhoc"),
+        ("nonsense", "it is one of run, start, stop, is-alive, playbook, adhoc"),
         ("", "a subcommand is missing"),
         ("run", "private data directory is missing"),
         ("run demo other", "'other' is one too many"),
@@ -180,7 +180,7 @@ def test_help_is_shown(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "usage: ansible-runner" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", [None, *(each.name for each in SUBCOMMANDS if each.ready)])
+@pytest.mark.parametrize("command", [None, *(each.name for each in SUBCOMMANDS)])
 def test_help_fits_80_columns_and_has_an_example(command: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = build_parser(command).format_help()
@@ -197,10 +197,27 @@ def test_the_help_has_the_documented_groups_and_every_flag() -> None:
             assert all(flag in text for flag in option.flags)
 
 
-def test_help_says_nothing_of_what_is_not_there_yet() -> None:
+def test_help_names_every_subcommand() -> None:
     text = build_parser().format_help()
-    for each in SUBCOMMANDS:
-        assert (each.summary in text) == each.ready
+    assert all(each.summary in text and each.example in text for each in SUBCOMMANDS)
+
+
+def test_a_job_in_the_background_is_asked_for_as_one_in_the_foreground_is() -> None:
+    line = "demo -p test.yml -i one --process-isolation --rotate-artifacts 3"
+    assert values(read(f"start {line}")) == values(read(f"run {line}"))
+
+
+@pytest.mark.parametrize("command", ["stop", "is-alive"])
+def test_a_job_is_stopped_and_asked_for_by_its_directory_and_ident(command: str) -> None:
+    found = values(read(f"{command} demo -i one -q --artifact-dir /elsewhere"))
+    assert found == {
+        "private_data_dir": Path("demo"), "ident": "one", "quiet": True, "artifact_dir": Path("/elsewhere"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["start", "stop", "is-alive"])
+def test_a_job_in_the_background_has_a_directory(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "private data directory is missing" in complaint([command], capsys)
 
 
 def test_parsing_imports_nothing_heavy() -> None:

@@ -8,8 +8,9 @@ import resource
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from ee_runner.errors import ArtifactError, ConfigurationError, RunnerError
-from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget
+from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget
 from ee_runner.secrets import Secret
 from ee_runner.workspace import Workspace
 
@@ -203,9 +204,9 @@ def test_extra_vars_reach_ansible_byte_for_byte(demo: Path, data: bytes) -> None
     write(demo, "extravars", data)
     with opened(demo, extravars={"b": [2]}) as workspace:
         file, arguments = workspace.extravars_files
+        assert {mode(path) for path in workspace.extravars_files} == {0o600}
         assert file.read_bytes() == data
         assert json.loads(arguments.read_text()) == {"b": [2]}
-        assert {mode(path) for path in workspace.extravars_files} == {0o600}
         assert workspace.run_dir in file.parents
 
 
@@ -407,6 +408,9 @@ def test_the_project_may_be_a_copy(demo: Path) -> None:
 
 def test_a_project_is_not_copied_into_itself_nor_with_pipes_in_it(demo: Path) -> None:
     assert "copied into itself" in refusal(demo, directory_isolation_base_path=demo / "project" / "x")
+    os.mkfifo(demo / "project" / ".ee_runner_1.yml")
+    with opened(demo, directory_isolation_base_path=demo.parent) as workspace:
+        assert not list(workspace.project_dir.iterdir())  # another job's playbook
     os.mkfifo(demo / "project" / "pipe")
     assert f"{demo}/project/pipe: " in refusal(demo, directory_isolation_base_path=demo.parent)
     assert not list(demo.parent.glob("ee_runner_*"))
@@ -603,12 +607,57 @@ def test_a_symbolic_link_left_in_place_of_the_events_is_not_followed(demo: Path,
     assert not list((demo.parent / "elsewhere").iterdir())
 
 
+OTHER_KERNEL = ContainerSpec(options=("--runtime", "kata"))
+
+
+def test_what_may_be_secret_lies_in_no_file(demo: Path) -> None:
+    write(demo, "extravars", "a: hunter2")
+    given: dict[str, Any] = {"extravars": {"b": "hunter2"}, "inventory": ("h a=hunter2\n", '{"all": "hunter2"}\n')}
+    with opened(demo, target=RoleTarget("r", "all", {"c": "hunter2"}), **given) as workspace:
+        own = [path for base in (workspace.run_dir, demo / "project", demo / "artifacts") for path in base.rglob("*")]
+        assert workspace.playbook in own
+        assert not [path for path in own if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_extra_vars_are_read_once_and_then_gone(demo: Path) -> None:
+    """Ansible prints the neighbours of a variable that fails, when it can read the file once more."""
+    with opened(demo, extravars={"a": "hunter2", "b": 1}) as workspace:
+        assert b"hunter2" in workspace.extravars_files[0].read_bytes()
+        assert not workspace.extravars_files[0].exists()
+
+
+def test_an_inventory_of_text_is_read_by_one_plugin_after_the_other(demo: Path) -> None:
+    text = "web\n" + "#" * 200_000 + "\n"
+    with opened(demo, inventory=(text,)) as workspace:
+        for _ in range(20):
+            with Path(workspace.inventory[0]).open("rb") as file:
+                file.read(2)
+            assert Path(workspace.inventory[0]).read_text() == text
+
+
+def test_pipes_that_nobody_reads_hold_nothing_up(demo: Path) -> None:
+    before, began, stack = threading.active_count(), time.monotonic(), ExitStack()
+    with opened(demo, target=RoleTarget("r", "all"), extravars={"b": "x" * 500_000}, inventory=("h\n",)) as workspace:
+        assert threading.active_count() == before + 3
+        half_read = stack.enter_context(workspace.extravars_files[0].open("rb"))
+        half_read.read(10)
+    assert time.monotonic() - began < 3
+    assert threading.active_count() == before
+    stack.close()
+
+
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_a_container_of_another_kernel_reads_files(demo: Path, engine: str) -> None:
+    with opened(demo, extravars={"b": 1}, engine=engine, container=OTHER_KERNEL) as workspace:
+        assert workspace.extravars_files[0].is_file()
+
+
 def test_a_generated_playbook_that_does_not_fit_leaves_nothing_in_the_project(demo: Path) -> None:
     plays = PlaybookTarget(("[" + " " * 500_000 + "]\n",))
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, limits[1]))
     try:
-        said = refusal(demo, target=plays)
+        said = refusal(demo, target=plays, engine="docker", container=OTHER_KERNEL)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 

@@ -1,13 +1,19 @@
-"""The processes below this one, whoever started them: they are taken in, waited for, and ended."""
+"""The processes below this one, whoever started them: they are taken in, waited for, and ended.
+
+The minder of every job loads this: what other modules take milliseconds to load for is done by hand here.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator, Mapping
+else:
+    import _signal as signal  # signal itself takes 5 ms, for its enumerations
 
 _SUBREAPER = 36
 _THREADS = 17
@@ -22,7 +28,7 @@ _BREATH = 0.002
 
 def adopt() -> None:
     """Become the parent of all orphans below, where that is possible (prctl(2), PR_SET_CHILD_SUBREAPER)."""
-    with contextlib.suppress(ImportError, OSError, AttributeError):  # not Linux
+    try:
         try:
             import _ctypes
 
@@ -31,19 +37,25 @@ def adopt() -> None:
             import ctypes
 
             ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):  # not Linux
+        pass
 
 
 def rename(name: bytes, title: bytes) -> None:
     """Have ps(1) show this process by another name (15 bytes) and title, cut to the length of its arguments (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/comm").write_bytes(name)
-        start, end = map(int, _stat("self")[_ARGUMENTS])
+    try:
+        comm = os.open("/proc/self/comm", os.O_WRONLY)
+        os.write(comm, name)
+        os.close(comm)
+        start, end = map(int, stat("self")[_ARGUMENTS])
         if 0 < start < end:  # a NUL must end it, or the kernel reads on into the environment
             memory = os.open("/proc/self/mem", os.O_WRONLY)
             try:
                 os.pwrite(memory, title[: end - start - 1].ljust(end - start, b"\0"), start)
             finally:
                 os.close(memory)
+    except OSError:  # no /proc
+        pass
 
 
 def children() -> frozenset[int]:
@@ -55,16 +67,18 @@ def children() -> frozenset[int]:
 
 def ended() -> Iterator[tuple[int, int]]:
     """Reap the children that have ended; yield the pid and the wait status of each."""
-    with contextlib.suppress(ChildProcessError):
+    try:
         while (child := os.waitpid(-1, os.WNOHANG))[0]:
             yield child
+    except ChildProcessError:
+        return
 
 
 def await_end(pid: int, *, patience: float) -> None:
     """Wait so many seconds for a process that may have come to this one as an orphan; it must not stand still."""
     deadline = time.monotonic() + patience
     if _is_own(pid):
-        _send(pid, signal.SIGCONT)
+        send(pid, signal.SIGCONT)
     while not _childless() and _is_own(pid) and time.monotonic() < deadline:
         time.sleep(_BREATH)
 
@@ -78,8 +92,8 @@ def ask(older: frozenset[int], *, patience: float) -> set[int]:
     deadline = time.monotonic() + patience
     while (found := alive(older)) and time.monotonic() < deadline:
         for pid in found - met:
-            _send(pid, signal.SIGTERM)
-            _send(pid, signal.SIGCONT)
+            send(pid, signal.SIGTERM)
+            send(pid, signal.SIGCONT)
         met |= found
         _wait(min(time.monotonic() + _LOOK, deadline))
     return met
@@ -97,7 +111,7 @@ def kill(older: frozenset[int], *, patience: float) -> set[int]:
         look_again = min(time.monotonic() + _LOOK, deadline)
         while found and time.monotonic() < look_again:
             for pid in found:
-                _send(pid, signal.SIGKILL)
+                send(pid, signal.SIGKILL)
             met |= found
             _wait(min(time.monotonic() + _BREATH, look_again))
             found = _own() - older
@@ -113,9 +127,23 @@ def alive(older: frozenset[int]) -> set[int]:
     return _descendants(older) or (set() if _childless() else _descendants(older))
 
 
-def _send(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+def stat(process: str) -> list[str]:
+    """Return the fields of proc(5)'s stat from the third on; raises OSError when the process is not there."""
+    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - as often as there are processes
+        return file.read().rpartition(b")")[2].decode().split()
+
+
+def has_ended(fields: list[str]) -> bool:
+    """Say whether these are the fields of a zombie; the first thread may end before the others."""
+    return fields[0] in "ZX" and int(fields[_THREADS]) <= 1
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process, if it is there and may be sent one."""
+    try:  # noqa: SIM105 - no contextlib here
         os.kill(pid, number)
+    except (ProcessLookupError, PermissionError):
+        pass
 
 
 def _wait(deadline: float) -> None:
@@ -148,7 +176,7 @@ def _descendants(older: frozenset[int]) -> set[int]:
 
 def _is_own(pid: int) -> bool:
     try:
-        return int(_stat(str(pid))[1]) == os.getpid()
+        return int(stat(str(pid))[1]) == os.getpid()
     except OSError:
         return False
 
@@ -157,23 +185,24 @@ def _own() -> set[int]:
     """Return the children of this process, zombies too; while some of them end, others may be missed."""
     own = os.getpid()
     try:
-        return set(map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split()))
+        with open(f"/proc/{own}/task/{own}/children") as file:  # noqa: PTH123 - no pathlib here
+            return set(map(int, file.read().split()))
     except OSError:  # a kernel without it
         return {pid for pid, parent in _parents().items() if parent == own}
 
 
 def _parents() -> Mapping[int, int]:
     """Return all processes but zombies, each with its parent."""
-    parents = {}
-    with contextlib.suppress(FileNotFoundError):  # no /proc
-        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - names alone
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                fields = _stat(name)
-                if fields[0] not in "ZX" or int(fields[_THREADS]) > 1:  # the first thread may end before the others
-                    parents[int(name)] = int(fields[1])
+    parents: dict[int, int] = {}
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208 - no pathlib here
+    except FileNotFoundError:  # no /proc
+        return parents
+    for name in filter(str.isdigit, names):
+        try:
+            fields = stat(name)
+        except OSError:  # it has ended meanwhile
+            continue
+        if not has_ended(fields):
+            parents[int(name)] = int(fields[1])
     return parents
-
-
-def _stat(process: str) -> list[str]:
-    with open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123 - as often as there are processes
-        return file.read().rpartition(b")")[2].decode().split()

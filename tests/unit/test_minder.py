@@ -1,0 +1,241 @@
+"""The minder: whoever dies, and however, nothing of the job stays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from ee_runner import processes
+from ee_runner.executor import Cancellation, Executor
+from ee_runner.job import Invocation, Limits, Outcome, Terminal
+from tests.support.processes import alive, wait_until
+
+BOUND = 20.0
+Supervise = Callable[..., "subprocess.Popen[bytes]"]
+TERMINALS = (Terminal.PTY, Terminal.PIPES)
+
+DAEMON = "setsid sh -c 'trap \"\" TERM HUP; echo $$ > {pids}/daemon; exec sleep 300' >/dev/null 2>&1 </dev/null &"
+DEEP = 'sh -c \'trap "" TERM HUP; sh -c "echo \\$\\$ > {pids}/deep; sleep 300; true"; true\' &'
+
+
+class Said:
+    def __init__(self) -> None:
+        self.out = b""
+        self.changed = threading.Condition()
+
+    def stdout(self, data: bytes) -> None:
+        with self.changed:
+            self.out += data
+            self.changed.notify_all()
+
+    stderr = stdout
+
+    def wait_for(self, text: bytes) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: text in self.out, BOUND), self.out
+
+
+class Job:
+    """A job in a thread, which is stopped and waited for at the end of a test."""
+
+    def __init__(self, script: str, terminal: Terminal, *, env: Mapping[str, str] | None = None) -> None:
+        self.said = Said()
+        self.cancel = Cancellation()
+        self.outcome: Outcome | None = None
+        self._invocation = Invocation(("sh", "-c", script), {**os.environ, **(env or {})}, Path("/"), terminal)
+        self._limits = Limits(grace=1)
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        self.outcome = Executor().run(
+            self._invocation, self.said, cancel=self.cancel, limits=self._limits, passwords={}
+        )
+
+    def ended(self) -> Outcome:
+        self._thread.join(BOUND)
+        assert self.outcome is not None
+        return self.outcome
+
+    @property
+    def minder(self) -> int:
+        (found,) = [pid for pid in processes.children(os.getpid()) if comm(pid) == "ee-minder"]
+        return found
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def noted(place: Path) -> int:
+    """Return the pid that a process of the job has written."""
+    wait_until(lambda: place.is_file() and place.read_text().endswith("\n"), bound=BOUND, what=str(place))
+    return int(place.read_text())
+
+
+def assert_ends(*pids: int) -> None:
+    wait_until(lambda: not any(map(alive, pids)), bound=BOUND, what=f"end of {pids}")
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> str:
+    """A job that makes a daemon and a deep family, all deaf to SIGTERM, and waits."""
+    return f"{DAEMON}\n{DEEP}\necho ready; wait; sleep 300".format(pids=tmp_path)
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+class TestAStop:
+    def test_nothing_is_left_after_it_not_even_daemons(self, terminal: Terminal, script: str, tmp_path: Path) -> None:
+        job = Job(script, terminal)
+        pids = [noted(tmp_path / "daemon"), noted(tmp_path / "deep")]
+        job.cancel.request()
+        assert job.ended() == Outcome("canceled", 254, "canceled")
+        assert not any(map(alive, pids)), "when the outcome is told, all have gone"
+
+    def test_the_first_signal_comes_at_once(self, terminal: Terminal, tmp_path: Path) -> None:
+        job = Job(
+            f"trap 'date +%s.%N > {tmp_path}/heard; exit 3' TERM; echo ready; while :; do sleep 0.01; done", terminal
+        )
+        job.said.wait_for(b"ready")
+        before = float(subprocess.check_output(["date", "+%s.%N"]))
+        job.cancel.request()
+        job.ended()
+        assert float((tmp_path / "heard").read_text()) - before < 0.9
+
+    def test_a_job_that_ends_by_itself_may_leave_a_daemon(self, terminal: Terminal, tmp_path: Path) -> None:
+        job = Job(DAEMON.format(pids=tmp_path) + f"while [ ! -s {tmp_path}/daemon ]; do sleep 0.01; done", terminal)
+        assert job.ended().status == "successful"
+        daemon = noted(tmp_path / "daemon")
+        assert alive(daemon)
+        os.kill(daemon, signal.SIGKILL)
+        assert_ends(daemon)
+
+    def test_a_swarm_that_forks_on_and_on_is_ended(self, terminal: Terminal, tmp_path: Path) -> None:
+        swarm = "trap '' TERM HUP; echo ready; f() { sleep 0.02; f & }; f; f; f; wait; sleep 300"
+        job = Job(swarm, terminal, env={"EE_TEST_SWARM": str(tmp_path)})
+        job.said.wait_for(b"ready")
+        job.cancel.request()
+        assert job.ended().reason == "canceled"
+        assert not processes.with_variable("EE_TEST_SWARM", str(tmp_path))
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+class TestTheMinderIsKilled:
+    def test_the_job_is_ended_and_lost(self, terminal: Terminal, tmp_path: Path) -> None:
+        job = Job(f"echo $$ > {tmp_path}/job; trap '' HUP TERM; sleep 300; true", terminal)
+        pid = noted(tmp_path / "job")
+        os.kill(job.minder, signal.SIGKILL)
+        outcome = job.ended()
+        assert (outcome.status, outcome.rc, outcome.reason) == ("error", 254, "lost")
+        assert "minded" in outcome.detail
+        assert_ends(pid)
+
+    def test_signals_for_its_supervisor_leave_it_cold(self, terminal: Terminal, tmp_path: Path) -> None:
+        job = Job(f"echo ready; while [ ! -e {tmp_path}/go ]; do sleep 0.01; done; echo done", terminal)
+        job.said.wait_for(b"ready")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            os.kill(job.minder, number)
+        (tmp_path / "go").touch()
+        assert job.ended().status == "successful"
+        job.said.wait_for(b"done")
+
+
+SUPERVISOR = """
+import os, sys
+from pathlib import Path
+from ee_runner.executor import Cancellation, Executor
+from ee_runner.job import Invocation, Limits, Terminal
+
+class Sink:
+    def stdout(self, data): sys.stdout.write(data.decode()); sys.stdout.flush()
+    stderr = stdout
+
+def fork():
+    if sys.argv[3] == "fork-later" and os.fork() == 0:  # a copy that has all open, and lives on
+        import time
+        Path(sys.argv[4], "copy").write_text(f"{os.getpid()}\\n")
+        time.sleep(300)
+
+Executor().run(
+    Invocation(("sh", "-c", sys.argv[2]), os.environ, Path("/"), Terminal(sys.argv[1]),
+               rescue=("/bin/sh", "-c", "echo settled > \\"$0\\"", sys.argv[4] + "/rescue")),
+    Sink(), cancel=Cancellation(), limits=Limits(), passwords={}, started=fork)
+"""
+
+
+@pytest.fixture
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
+    """Start programs that run a job; what is left of them is killed at the end."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(terminal: Terminal, script: str, how: str = "plain") -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", SUPERVISOR, terminal.value, script, how, str(tmp_path)]
+        started.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+        each.wait()
+        assert each.stdout is not None
+        each.stdout.close()
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+class TestTheSupervisorIsKilled:
+    def test_the_job_and_its_daemons_end_and_the_rescue_runs(
+        self, terminal: Terminal, script: str, tmp_path: Path, supervise: Supervise
+    ) -> None:
+        supervisor = supervise(terminal, script)
+        pids = [noted(tmp_path / "daemon"), noted(tmp_path / "deep")]
+        supervisor.kill()
+        wait_until((tmp_path / "rescue").exists, bound=10, what="rescue")
+        assert not any(map(alive, pids)), "the rescue comes when the job has ended"
+
+    def test_a_copy_that_it_has_forked_does_not_keep_the_job(
+        self, terminal: Terminal, script: str, tmp_path: Path, supervise: Supervise
+    ) -> None:
+        supervisor = supervise(terminal, script, "fork-later")
+        pids = [noted(tmp_path / "daemon"), noted(tmp_path / "deep")]
+        copy = noted(tmp_path / "copy")
+        supervisor.kill()
+        wait_until((tmp_path / "rescue").exists, bound=10, what="rescue")
+        assert not any(map(alive, pids))
+        assert alive(copy), "it is none of the job's"
+        os.kill(copy, signal.SIGKILL)
+        assert_ends(copy)
+
+    def test_a_finished_job_needs_no_rescue(self, terminal: Terminal, tmp_path: Path, supervise: Supervise) -> None:
+        supervisor = supervise(terminal, "echo done")
+        assert supervisor.wait(BOUND) == 0
+        assert not (tmp_path / "rescue").exists()
+
+
+def test_the_job_has_the_standard_streams_open_and_nothing_else() -> None:
+    job = Job("ls /proc/self/fd | tr '\\n' ' '", Terminal.PTY)
+    job.ended()
+    assert job.said.out.split() == [b"0", b"1", b"2", b"3"], "the last is the listing's own"
+
+
+def test_the_job_hears_the_signals_that_python_ignores() -> None:
+    job = Job("grep SigIgn /proc/self/status", Terminal.PIPES)
+    job.ended()
+    ignored = int(job.said.out.split()[1], 16)
+    assert not ignored & (1 << (signal.SIGPIPE - 1) | 1 << (signal.SIGXFSZ - 1) | 1 << (signal.SIGTERM - 1))
+
+
+def test_the_minder_is_not_found_by_the_words_of_the_job() -> None:
+    job = Job("echo ready; sleep 300; : a-word-of-the-job", Terminal.PTY)
+    job.said.wait_for(b"ready")
+    words = Path(f"/proc/{job.minder}/cmdline").read_bytes()
+    job.cancel.request()
+    job.ended()
+    assert words.startswith(b"ee-minder of process ")
+    assert b"a-word-of-the-job" not in words

@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ENGINES
 PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
 
-.PHONY: help test rest lint types unit engines integration packaging matrix soak demo images venv packages clean
+.PHONY: help test rest lint types unit engines integration packaging faults matrix soak demo images venv packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -45,8 +45,11 @@ types: $(VENV)/.dev ## mypy
 unit: $(VENV)/.dev ## the tests that need neither engines nor root
 	$(PYTEST) tests/unit
 
-engines: packages $(VENV)/.dev ## the contract suite, on each of ENGINES
-	$(PYTEST) tests/engines
+engines: packages $(VENV)/.dev ## the contract suite and the faults of every run, on each of ENGINES
+	$(PYTEST) tests/engines tests/faults
+
+faults: packages $(VENV)/.dev ## each fault on each of ENGINES, and the table in docs/faults.md made of them; takes half an hour
+	$(PYTEST) tests/faults --write-fault-table
 
 integration: packages $(VENV)/.dev ## whole runs: command line, API, streaming, real ssh
 	$(PYTEST) tests/integration
@@ -66,11 +69,14 @@ matrix: packages ## unit and integration tests on each of PYTHONS, with the newe
 	  PATH=$(CURDIR)/$$venv/bin:$$PATH $$venv/bin/python -m pytest tests/unit tests/integration $(PYTEST_ARGS) </dev/null; \
 	done
 
-# How many remote jobs `make soak` kills an end of, on each engine.
-ROUNDS ?= 50
-soak: packages $(VENV)/.dev ## remote jobs whose ends are killed at random moments, on each engine; takes an hour
-	@set -e; for engine in local bwrap podman docker; do \
-	  $(BIN)/python bench/kill_soak.py --rounds $(ROUNDS) --engine $$engine; done
+# How many jobs `make soak` cancels or kills the supervisor of, and of how many remote jobs, on each engine, an end.
+ROUNDS ?= 400
+REMOTE_ROUNDS ?= 50
+soak: packages $(VENV)/.dev ## jobs canceled and killed at random moments, remote ones too, on each of ENGINES; takes two hours
+	@status=0; $(BIN)/python bench/soak.py jobs --rounds $(ROUNDS) --engines $(ENGINES) || status=1; \
+	for engine in $(filter-out podman-rootless,$(ENGINES)); do \
+	  $(BIN)/python bench/soak.py remote --rounds $(REMOTE_ROUNDS) --engine $$engine || status=1; \
+	done; exit $$status
 
 demo: $(VENV)/.run ## the demo, with the best engine that is there
 	@demo/run

@@ -1,11 +1,10 @@
-"""The artifacts of one job on disk: private files, whole files, the oldest jobs rotated out."""
+"""The artifacts of one job on disk: private files, whole files."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -118,40 +117,6 @@ class ArtifactStore:
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=within)
         self._stack.callback(os.close, descriptor)
         return descriptor
-
-
-def rotate(root: Path, *, keep: int, current: Path) -> None:
-    """Remove the oldest finished jobs below `root` until `keep` jobs are left; 0 keeps all (seed, section 4.9).
-
-    A job without a terminal status is running, or was lost and is evidence: it stays. So does `current`. Raises
-    ArtifactError for what can not be listed or removed.
-    """
-    if keep <= 0:
-        return
-    finished = [(age, path) for path in _listed(root) if path != current and (age := _ended(path)) is not None]
-    for _, path in sorted(finished, reverse=True)[keep - 1 :]:
-        shutil.rmtree(path, onerror=_unless_gone)
-
-
-def _listed(root: Path) -> list[Path]:
-    try:
-        return list(root.iterdir())
-    except OSError as error:
-        raise ArtifactError(f"The old artifacts in {root} can not be listed: {describe(error)}") from error
-
-
-def _unless_gone(_function: object, path: str, error: tuple[type[BaseException], BaseException, object]) -> None:
-    """Let another job that rotates at the same time have been faster."""
-    if not isinstance(error[1], FileNotFoundError):
-        raise ArtifactError(f"The old artifacts {path} can not be removed: {error[1]}.") from error[1]
-
-
-def _ended(path: Path) -> float | None:
-    """Return when the directory of a job that has ended was last changed, or None when it has not ended."""
-    try:
-        return path.stat().st_mtime if (path / "status").read_text().strip() in FINAL else None
-    except OSError:
-        return None
 
 
 def _readable(text: str) -> str:

@@ -32,7 +32,7 @@ class Keywords(TypedDict, total=False):
     project_dir: StrPath | None
     artifact_dir: StrPath | None
     rotate_artifacts: int | None
-    rotate_artifacts_age: str | None
+    rotate_artifacts_age: str | int | None
     rotate_artifacts_size: int | str | None
     host_cwd: StrPath | None
     runner_mode: Literal["pexpect", "subprocess"] | None

@@ -97,18 +97,18 @@ def _number(text: str) -> float | int:
     return int(text) if text.strip().isdigit() else float(text)
 
 
-def seconds(age: str) -> float:
+def seconds(age: str | int) -> float:
     """Return the seconds of a value of the kind AGE."""
-    found = _AGE.fullmatch(age)
+    found = _AGE.fullmatch(str(age))
     return float(found[1]) * _AGE_UNITS[found[2].lower()] if found else 0.0
 
 
-def _age(value: Any) -> str:
+def _age(value: Any) -> str | int:
     """Keep a length of time as it was written; 30 alone is none, for days may be meant: only 0 needs no unit."""
     text = str(value).strip()
     if isinstance(value, bool) or (text != "0" and not _AGE.fullmatch(text)):
         raise ValueError
-    return text
+    return text if seconds(text) else 0
 
 
 def _size(value: Any) -> int:

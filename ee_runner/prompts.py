@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner.errors import EngineError, LaunchError
-from ee_runner.secrets import Secret, redact
+from ee_runner.secrets import Secret
 
 WINDOW = 4096
 """Bytes of output, colours included, that a prompt may take and that an expression is matched with."""
@@ -41,8 +41,8 @@ _STEPS = 20_000_000
 
 _MATCH_TIME = 1.0
 
-_MARK = re.compile(rb"\x1b_.*?\x1b\\", re.DOTALL)
-_CONTROL = re.compile(rb"\x1b(?:[P^\]X].*?(?:\x1b\\|\x07)|\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])", re.DOTALL)
+_MARK = re.compile(rb"\x1b_[^\x1b]*\x1b\\")
+_CONTROL = re.compile(rb"\x1b(?:[P^\]X][^\x1b\x07]*(?:\x1b\\|\x07)|\[[0-?]*[ -/]*[@-~]|[ -/]*[0-~])")
 _LINE_END = re.compile(r"\r+\n?")
 _INVISIBLE = re.compile(r"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
@@ -106,16 +106,16 @@ class Unanswered:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The text up to its end, where the question in it starts, and how long it must and may rest."""
+    """The text up to its end, where the question in it starts, and how long it must and may rest.
+
+    `shown` is the question in one line, without what was typed before and is echoed.
+    """
 
     text: str
     start: int
+    shown: str
     rest: float
     wait: float | None
-
-    @property
-    def shown(self) -> str:
-        return " ".join(self.text[self.start :].split())
 
 
 class Prompter:
@@ -183,7 +183,7 @@ class Prompter:
         marked = _visible(self._tail)
         text = marked.replace("\0", "")
         if self._whole_lines and (start := _pause(marked, cut=self._cut)) is not None:
-            return _Question(text, start, _HESITANT, self._patience or None)
+            return _Question(text, start, self._shown(text[start:]), _HESITANT, self._patience or None)
         start = text.rfind("\n") + 1
         line = text[start:]
         if not line.strip():
@@ -192,7 +192,11 @@ class Prompter:
         wait = self._patience if asking and self._whole_lines else 0.0
         if self._patience and _SURELY.search(line[-_SHOWN:]):
             wait = min(self._patience, _CERTAIN)
-        return _Question(text, start, max(self._quiet, QUIET if asking else _HESITANT), wait or None)
+        rest = max(self._quiet, QUIET if asking else _HESITANT)
+        return _Question(text, start, self._shown(line), rest, wait or None)
+
+    def _shown(self, text: str) -> str:
+        return " ".join(text.removeprefix(self._typed).split())
 
     def _answered(self, question: _Question) -> bytes | Unanswered | None:
         if self._tried:
@@ -236,8 +240,8 @@ class Prompter:
         return self._unanswered(question, refused=self._refused(question))
 
     def _unanswered(self, question: _Question, *, refused: bool) -> Unanswered:
-        text = redact(question.shown, (secret for _, secret in self._answers))
-        return Unanswered(text if len(text) <= _SHOWN else f"...{text[-_SHOWN:]}", refused)
+        long = len(question.shown) > _SHOWN
+        return Unanswered("..." * long + question.shown[-_SHOWN:], refused)
 
 
 class _Expression:

@@ -15,12 +15,10 @@ from typing import NamedTuple
 from ee_runner.artifacts import FINAL, describe
 from ee_runner.cleanup import trees
 from ee_runner.errors import ArtifactError
+from ee_runner.locks import NO_LOCKS
 
 _ASIDE = ".ee_runner_rotated_"
 """How the name of a directory begins that is being removed: a job of the same ident can begin meanwhile."""
-
-_UNLOCKABLE = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP})
-"""What a network file system says that can not lock directories."""
 
 _TOLD = 3
 _BLOCK = 512
@@ -196,7 +194,7 @@ def _held(job: int) -> Iterator[bool]:
         yield False
         return
     except OSError as error:
-        if error.errno not in _UNLOCKABLE:
+        if error.errno not in NO_LOCKS:
             raise
     try:
         yield True

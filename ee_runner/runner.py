@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ee_runner import artifacts
+from ee_runner import retention
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
@@ -257,7 +257,13 @@ class Runner(Results):
     def _rotate(self, spec: JobSpec) -> None:
         """Make room; what stands in the way of that does not change how the job ended, and is told."""
         try:
-            artifacts.rotate(spec.artifact_dir.parent, keep=spec.rotate_artifacts, current=spec.artifact_dir)
+            retention.rotate(
+                spec.artifact_dir.parent,
+                keep=spec.rotate_artifacts,
+                age=spec.rotate_age,
+                size=spec.rotate_size,
+                current=spec.artifact_dir,
+            )
         except ArtifactError as error:
             self.detail = self.detail or str(error)
 

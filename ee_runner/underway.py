@@ -29,7 +29,7 @@ SUFFIX = ".json"
 PARTIAL = ".partial"
 
 _ADDRESS = (
-    *("CONTAINER_CONNECTION", "CONTAINER_HOST", "CONTAINER_SSHKEY"),
+    *("CONTAINERS_STORAGE_CONF", "CONTAINER_CONNECTION", "CONTAINER_HOST", "CONTAINER_SSHKEY"),
     *("DOCKER_CERT_PATH", "DOCKER_CONTEXT", "DOCKER_HOST", "DOCKER_TLS_VERIFY"),
 )
 """The variables that say which engine a client speaks to."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from ee_runner.engines import faults, handover, pulls, users
+from ee_runner.engines import endings, faults, handover, pulls, users
 from ee_runner.engines.base import EngineInfo, Progress
 from ee_runner.engines.images import image_name
 from ee_runner.engines.oci import OciEngine
 from ee_runner.errors import EngineUnavailable
 from ee_runner.executor import Cancellation
 from ee_runner.job import ContainerSpec
+from ee_runner.plan import ExecutionPlan
 
 
 class DockerEngine(OciEngine):
@@ -40,8 +42,27 @@ class DockerEngine(OciEngine):
     def _is_rootless(self) -> bool:
         return os.geteuid() != 0 and self.check().rootless
 
-    def _events_end(self) -> tuple[str, ...]:
-        return ("--until", str(int(time.time()) + 1))
+    def _event_options(self) -> tuple[str, ...]:
+        words = "{{.Action}}{{with .Actor.Attributes.signal}} {{.}}{{end}}"
+        return ("--until", f"{time.time():.9f}", "--format", words)
+
+    def _limits_kept(self) -> frozenset[str]:
+        """Ask the daemon what the kernel lets it limit: what it can not it leaves out, with a warning."""
+        wanted = "{{.MemoryLimit}} {{.SwapLimit}} {{.CPUCfsQuota}} {{.PidsLimit}}"
+        told = self._control("info", "--format", wanted).stdout.split()
+        limits = ("memory", "swap", "cpus", "pids_limit")
+        return frozenset(limit for limit, kept in zip(limits, told, strict=False) if kept == "true")
+
+    def _own_options(self, plan: ExecutionPlan) -> tuple[str, ...]:
+        """Have the container's id at hand, should the daemon go away: the job runs on without it."""
+        return ("--cidfile", str(_id_file(plan))) if plan.run_dir.is_dir() else ()
+
+    def _end_processes(self, plan: ExecutionPlan) -> bool:
+        try:
+            container = _id_file(plan).read_text()
+        except OSError:
+            return False
+        return endings.end_processes(container)
 
     def _init_options(self) -> tuple[str, ...]:
         return ("--init",)
@@ -68,6 +89,10 @@ class DockerEngine(OciEngine):
                 words = ("--config", str(scratch.write("config.json", pulls.auth_file(auth)).parent))
             argv = (str(self.executable), *words, "pull", image_name(container))
             pulls.by_client(argv, self.name, image_name(container), progress, cancel)
+
+
+def _id_file(plan: ExecutionPlan) -> Path:
+    return plan.run_dir / f"{plan.mark}.cid"
 
 
 def _sdk_pull(endpoint: str, container: ContainerSpec) -> pulls.Steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ee_runner.errors import ImageError
 
@@ -104,6 +105,16 @@ def diagnosis(engine: str, words: str) -> str | None:
     """Return the cause and the remedy of a known fault of the machine, with the engine's own words, or None."""
     cause = next((text for pattern, text in _MACHINE if _says(words, pattern)), None)
     return f"{engine} can not run containers: {cause} (It said: {one_line(words)})" if cause else None
+
+
+def unlimited(engine: str, limits: Sequence[str]) -> str:
+    """Say that the engine can not enforce these limits on this machine: it would ignore them."""
+    options = ", ".join(f"--{limit.replace('_', '-')}" for limit in limits)
+    return (
+        f"{options}: {engine} can not limit that here. Rootless engines need control groups of version 2 that are "
+        "delegated to the user (`Delegate=cpu memory pids` of the systemd unit user@.service); rootful ones need a "
+        f"kernel with the controllers. Use an engine that has them, or do without {options}."
+    )
 
 
 def image_fault(engine: str, image: str, words: str) -> ImageError:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from ee_runner import processes
-from ee_runner.engines import faults, handover, labels, mounts, users
+from ee_runner.engines import endings, faults, handover, labels, mounts, users
 from ee_runner.engines.base import (
     AgentBinding,
     Caller,
@@ -23,7 +23,7 @@ from ee_runner.engines.base import (
     engine_error,
 )
 from ee_runner.engines.images import ImageInfo, ImageStore, image_name
-from ee_runner.errors import EngineError, EngineUnavailable
+from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Completed, capture
 from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, Terminal
 from ee_runner.plan import ExecutionPlan
@@ -33,6 +33,9 @@ AGENT_SOCKET = PurePosixPath("/run/ee_runner_agent.sock")
 
 _ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND = 125, 126, 127
 _STOP_MARGIN = 30.0
+_LATE = (0.0, 0.2, 0.5)
+"""Seconds before each look at the event log, as long as it does not tell how a container ended."""
+
 _INIT_FAILED = rf"\[FATAL tini|catatonit|{handover.STARTER}: .*exec: "
 _ENGINE_SAYS = r"^(Error|docker): "
 _NETWORK = r'plugin type="|netavark|aardvark'
@@ -67,8 +70,15 @@ class OciEngine(ContainerEngine):
         return ()
 
     @abstractmethod
-    def _events_end(self) -> tuple[str, ...]:
-        """Return the options with which ``events`` ends when it has told what was."""
+    def _event_options(self) -> tuple[str, ...]:
+        """Return the options with which ``events`` ends when it has told what was, and how it tells it.
+
+        That is a line for each event, which `endings.Told` reads.
+        """
+
+    @abstractmethod
+    def _limits_kept(self) -> frozenset[str]:
+        """Return which of the limits memory, swap, cpus and pids_limit the engine can enforce on this machine."""
 
     # Images
 
@@ -110,7 +120,8 @@ class OciEngine(ContainerEngine):
             argv = (
                 *(str(self.executable), *self._global_options()),
                 *("run", *handed.options, *(word for mount in handed.mounts for word in mounts.options(mount))),
-                *("--rm", "--interactive", *(("--tty",) if plan.tty and plan.terminal is not Terminal.PIPES else ())),
+                *(() if endings.is_bounded(container) else ("--rm",)),
+                *("--interactive", *(("--tty",) if plan.tty and plan.terminal is not Terminal.PIPES else ())),
                 *("--pull=never", "--log-driver", "none", "--name", self.container_name(plan.ident)),
                 *self._init_options(),
                 *labels.options({**labels.of_job(plan.ident, plan.private_data_dir), labels.RUN: plan.mark}),
@@ -118,10 +129,39 @@ class OciEngine(ContainerEngine):
                 *_user_options(identity, scratch),
                 *self._mount_options(plan, identity),
                 *self._agent_options(plan),
+                *self._limit_options(container),
+                *self._own_options(plan),
                 *container.options,
                 *(image_name(container), *handed.argv),
             )
-            yield Invocation(argv, {**os.environ, **handed.client}, Path("/"), plan.terminal, adopt=False)
+            endings.note(plan.run_dir).unlink(missing_ok=True)
+            cwd = plan.run_dir if plan.run_dir.is_dir() else Path("/")
+            try:
+                yield Invocation(argv, {**os.environ, **handed.client}, cwd, plan.terminal, adopt=False)
+            except BaseException:
+                self._end_processes(plan)
+                raise
+        if endings.is_bounded(container):
+            self._take_down(plan)
+
+    def _limit_options(self, container: ContainerSpec) -> Iterator[str]:
+        """Yield the options for the limits; raises ConfigurationError for one that the machine would not enforce."""
+        asked = {"memory": container.memory, "cpus": container.cpus, "pids_limit": container.pids_limit}
+        asked = {name: value for name, value in asked.items() if value}
+        if not asked:
+            return
+        kept = self._limits_kept()
+        if not kept.issuperset(asked):
+            raise ConfigurationError(faults.unlimited(self.name, [name for name in asked if name not in kept]))
+        for name, value in asked.items():
+            yield from (f"--{name.replace('_', '-')}", f"{value:g}" if name == "cpus" else str(value))
+        if container.memory and "swap" in kept:  # as much in all: what goes over is not swapped out instead
+            yield from ("--memory-swap", str(container.memory))
+
+    def _own_options(self, plan: ExecutionPlan) -> tuple[str, ...]:
+        """Return options for ``run`` that this engine alone needs."""
+        del plan
+        return ()
 
     def _mount_options(self, plan: ExecutionPlan, identity: users.Identity) -> tuple[str, ...]:
         arranged = self.mounts(plan)
@@ -199,27 +239,76 @@ class OciEngine(ContainerEngine):
     # How it ended
 
     def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
-        if outcome.rc not in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND) or outcome.reason != "exited":
+        if outcome.reason == "killed":  # not the job: the client says that by its exit code
+            raise EngineError(
+                f"The client of {self.name} was {outcome.detail} in mid-run; the container has been removed."
+            )
+        if outcome.reason != "exited" or not outcome.rc:
             return outcome
-        started = self._was_started(plan.mark, since)
+        if endings.note(plan.run_dir).exists():
+            return endings.by_kernel(plan.container, outcome)
+        if outcome.rc in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND):
+            return self._judge_ambiguous(plan, outcome, tail, self._told(plan, since))
+        if endings.is_by_signal(outcome.rc):
+            told = self._told(plan, since)
+            return (
+                endings.by_kernel(plan.container, outcome)
+                if told.out_of_memory
+                else endings.by_signal(plan, outcome, told)
+            )
+        return outcome
+
+    def _judge_ambiguous(self, plan: ExecutionPlan, outcome: Outcome, tail: str, told: endings.Told) -> Outcome:
+        """Judge an exit code that the job may have, and the engine: its event log says whether the job has run."""
         words = _last_words(tail)
         of_job = outcome.rc != _ENGINE_FAILED and not re.search(_NETWORK, words)
         refused = of_job and re.search(_NO_COMMAND, words, re.IGNORECASE)
-        if refused and (not started or re.search(_INIT_FAILED, words)):
+        if refused and (not told.started or re.search(_INIT_FAILED, words)):
             return Outcome("failed", _NOT_FOUND, "launch", _no_command(plan))
-        if started or (outcome.rc != _ENGINE_FAILED and not re.search(_ENGINE_SAYS, words, re.MULTILINE)):
+        of_engine = outcome.rc == _ENGINE_FAILED or re.search(_ENGINE_SAYS, words, re.MULTILINE)
+        if told.ended if told.started else not of_engine:
             return outcome
+        self.clear(plan.mark)
+        if told.started:
+            raise EngineError(
+                f"{self.name} lost the container in mid-run; it has been removed. ({faults.one_line(words)})"
+            )
         fault = faults.daemon_fault(self.name, tail)
         if fault is not None:
             raise EngineUnavailable(fault)
         raise EngineError(faults.diagnosis(self.name, words) or str(engine_error(self, "run the job", words)))
 
-    def _was_started(self, mark: str, since: float) -> bool:
-        """Ask the engine's event log whether the container's process was started: exit codes of both mix."""
-        window = ("--since", f"{since:.9f}", *self._events_end())
-        wanted = ("--filter", f"label={labels.RUN}={mark}", "--filter", "event=start", "--format", "{{.Status}}")
-        done = self._control("events", *window, *wanted)
-        return done.rc == 0 and bool(done.stdout.strip())
+    def _told(self, plan: ExecutionPlan, since: float) -> endings.Told:
+        """Return what the event log tells of a run that has ended; raises EngineUnavailable without the daemon."""
+        wanted = ("--since", f"{since:.9f}", "--filter", f"label={labels.RUN}={plan.mark}")
+        for pause in _LATE:
+            time.sleep(pause)
+            done = self._control("events", *wanted, *self._event_options())
+            fault = faults.daemon_fault(self.name, done.stderr) if done.rc else None
+            if fault is not None:
+                raise EngineUnavailable(self._gone(plan, fault))
+            told = endings.Told.by(done.stdout.splitlines())
+            if told.ended or not told.started:
+                break
+        return told
+
+    def _gone(self, plan: ExecutionPlan, fault: str) -> str:
+        """End what runs on without its daemon, as far as that can be done, and say what has become of the job."""
+        ended = "it has been ended" if self._end_processes(plan) else "it may still run"
+        return f"{fault} The job was under way, and {ended}; the next start removes its container."
+
+    def _end_processes(self, plan: ExecutionPlan) -> bool:
+        """End what runs in the container without the engine's help; say whether that was possible."""
+        del plan
+        return False
+
+    def _take_down(self, plan: ExecutionPlan) -> None:
+        """Remove a container that was kept, after a note of what the engine says of its end."""
+        kept = self._with_label(f"{labels.RUN}={plan.mark}")
+        if kept and "true" in self._control("container", "inspect", "--format", "{{.State.OOMKilled}}", *kept).stdout:
+            endings.note(plan.run_dir).touch()
+        for container in kept:
+            self._remove(container)
 
     def _control(self, *words: str, timeout: float = 60, env: Mapping[str, str] | None = None) -> Completed:
         """Run one of the client's short commands."""

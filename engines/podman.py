@@ -21,6 +21,8 @@ from ee_runner.job import ContainerSpec, RegistryAuth
 _INIT_DIRECTORIES = ("/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman")
 _INIT_PROGRAMS = ("catatonit", "tini-static", "docker-init", "tini")
 _KEEP_ANY_SINCE = (4, 3)
+_CONTROLLERS = {"memory": "memory", "cpus": "cpu", "pids_limit": "pids"}
+_SWAP_LIMIT = Path("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
 
 
 class PodmanEngine(OciEngine):
@@ -58,8 +60,18 @@ class PodmanEngine(OciEngine):
     def _global_options(self) -> tuple[str, ...]:
         return ("--log-level=error",)
 
-    def _events_end(self) -> tuple[str, ...]:
-        return ("--stream=false",)  # with --until, podman 4.3 misses some
+    def _event_options(self) -> tuple[str, ...]:
+        return ("--stream=false", "--format", "{{.Status}}")  # with --until, podman 4.3 misses some
+
+    def _limits_kept(self) -> frozenset[str]:
+        """Ask podman which control groups it has: without them it ignores the limits, or fails to start."""
+        done = self._control("info", "--format", '{{.Host.CgroupsVersion}} {{join .Host.CgroupControllers " "}}')
+        if done.rc != 0:
+            return frozenset()
+        version, *controllers = done.stdout.split() or [""]
+        swap = version == "v2" or self._is_remote or _SWAP_LIMIT.exists()
+        kept = {limit for limit, controller in _CONTROLLERS.items() if controller in controllers}
+        return frozenset(kept | ({"swap"} if swap else set()))
 
     def _init_options(self) -> tuple[str, ...]:
         """Name the init program: podman knows only catatonit's own place, and distributions leave that out.

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ee_runner import artifacts
+from ee_runner import retention
 from ee_runner.errors import ConfigurationError
 
 _FORBIDDEN_IN_NAMES = re.compile(r"[^a-zA-Z0-9_-]")
@@ -70,7 +70,7 @@ def check_isolation_executable_installed(isolation_executable: str) -> bool:
 def cleanup_artifact_dir(path: str, num_keep: int = 0) -> None:
     """Remove all but the newest `num_keep` jobs below a directory; 0 keeps all, and a job that runs is kept."""
     if num_keep > 0:
-        artifacts.rotate(Path(path), keep=num_keep + 1, current=Path(path))
+        retention.rotate(Path(path), keep=num_keep)
 
 
 def dump_artifact(obj: str, path: str, filename: str | None = None) -> str:

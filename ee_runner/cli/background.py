@@ -6,10 +6,12 @@ import contextlib
 import json
 import logging
 import os
+import select
 import signal
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -32,10 +34,12 @@ PID = "pid"
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CANCELED = "the job was canceled before it had started"
+_SIGN = 10.0
+"""Seconds that a job whose process runs may take for its first sign of life; until then its engine may still fail."""
 
 
 def start(parsed: Parsed) -> int:
-    """Start a job in the background; return 0 when its process runs (seed, section 4.2).
+    """Start a job in the background; return 0 when it runs, or has run (seed, section 4.2).
 
     What keeps it from running is said, and its exit code returned, or it is raised as RunnerError. A signal that asks
     to end cancels the job as long as it is waited for.
@@ -80,11 +84,12 @@ def _open_log(path: Path) -> int:
 class _Starter:
     """The process that started this one, as long as it waits: what it is told, it tells the user.
 
-    It also takes the progress of a pull.
+    It is also the display of the job, which shows that Ansible runs, and takes the progress of a pull.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._words: int | None = descriptor
+        self.knows_of_start = False
 
     def tell(self, *words: object) -> None:
         if self._words is not None:
@@ -92,14 +97,22 @@ class _Starter:
                 os.write(self._words, json.dumps(words).encode() + b"\n")
 
     def tell_last(self, *words: object) -> None:
-        self.tell(*words)
         if self._words is not None:
+            self.tell(*words)
             os.close(self._words)
             self._words = None
 
-    @property
-    def waits(self) -> bool:
-        return self._words is not None
+    def started(self) -> None:
+        self.knows_of_start = True
+        self.tell("started")
+
+    def stdout(self, data: bytes) -> None: ...
+
+    def stderr(self, data: bytes) -> None: ...
+
+    def event(self, event: dict[str, Any]) -> None:
+        if event["event"] != "verbose":  # which a complaint of the engine is, too
+            self.tell_last("alive")
 
     def start(self, image: str) -> None:
         self.tell("pull", image)
@@ -124,28 +137,43 @@ class _Started:
         self._progress = PullProgress()
         self._cancellation = Cancellation()
         self._told_to_end = False
+        self._runs_since: float | None = None
 
     def awaited(self, words: int, mask: Any) -> int:
         """Wait until the job runs, or will not; return the exit code."""
         with contextlib.ExitStack() as stack:
-            lines = stack.enter_context(open(words, "rb"))
+            stack.callback(os.close, words)
             stack.callback(self._progress.finish)
             stack.enter_context(signals(self._cancellation))
             stack.enter_context(self._cancellation.waking(self._cancel))
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             try:
-                return self._listen(lines)
+                return self._listen(words)
             except KeyboardInterrupt:  # asked a second time, so is the job's process
                 os.kill(self._pid, signal.SIGTERM)
                 os.waitpid(self._pid, 0)
                 raise
 
-    def _listen(self, lines: Iterable[bytes]) -> int:
-        for line in lines:
-            code = self._heard(*json.loads(line))
-            if code is not None:
-                return code
-        raise self._died()
+    def _listen(self, words: int) -> int:
+        poll = select.poll()
+        poll.register(words, select.POLLIN)
+        rest = b""
+        while poll.poll(self._patience()):
+            data = os.read(words, 65536)
+            if not data:
+                raise self._died()
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                code = self._heard(*json.loads(line))
+                if code is not None:
+                    return code
+        return self._say_started()
+
+    def _patience(self) -> float | None:
+        """Return the milliseconds in which the job is to give a sign of life; None as long as it does not run."""
+        if self._runs_since is None or self._told_to_end:
+            return None
+        return max(self._runs_since + _SIGN - time.monotonic(), 0.0) * 1000
 
     def _cancel(self) -> None:
         if self._cancellation.requested and not self._told_to_end:
@@ -157,6 +185,8 @@ class _Started:
         """Do what the job's process says; return an exit code when there is nothing to wait for any more."""
         match kind:
             case "started":
+                self._runs_since = time.monotonic()
+            case "alive" | "ended":
                 return self._say_started()
             case "failed":
                 return self._say_failed(*words)
@@ -188,7 +218,7 @@ class _Started:
     def _died(self) -> LaunchError:
         code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        return LaunchError(f"The job's process {how} before the job had started. See {self._log_path}.")
+        return LaunchError(f"The job's process {how} before the job ran. See {self._log_path}.")
 
 
 def _go_on(resolved: Resolved, directory: Path, *, log_file: int, starter: _Starter, mask: Any) -> NoReturn:
@@ -227,10 +257,12 @@ def _logged(resolved: Resolved, directory: Path, *, starter: _Starter, mask: Any
     except KeyboardInterrupt:
         code, text = 128 + signal.SIGINT, "interrupted"
     else:
-        code = 1 if runner.rc is None else runner.rc
-        text = runner.detail or (_CANCELED if runner.canceled else f"the job has ended: {runner.status}")
         log.info("%s: %s, rc %s%s", ident, runner.status, runner.rc, f" ({runner.detail})" if runner.detail else "")
-        starter.tell_last("failed", code, text)
+        code = runner.rc or 0
+        if starter.knows_of_start and runner.reason != "launch":
+            starter.tell_last("ended")
+        else:
+            starter.tell_last("failed", code, runner.detail or _CANCELED)
         return code
     log.error("%s: %s", ident, text)
     starter.tell_last("failed", code, text)
@@ -262,9 +294,10 @@ def _run(resolved: Resolved, directory: Path, *, starter: _Starter, mask: Any) -
 
     def started() -> None:
         log.info("%s: started, process %d", ident, os.getpid())
-        starter.tell_last("started")
+        starter.started()
 
     attached = Attachment(
+        display=starter,
         progress=None if resolved.values["quiet"] else starter,
         explain=log.debug,
         warn=warn,

@@ -24,11 +24,14 @@ def attachment(values: Any, *, emulates: bool) -> Attachment:
     """Connect a job to the standard streams: a terminal on both ends is joined to a command that emulates Ansible's."""
     from ee_runner.attachment import Attachment
     from ee_runner.cli.display import PullProgress
-    from ee_runner.console import Console, JsonLines, to_descriptor
+    from ee_runner.cli.screen import Screen
+    from ee_runner.console import Console, JsonLines
+    from ee_runner.executor import Cancellation
     from ee_runner.job import Terminal
 
     quiet = values["quiet"] or values["suppress_ansible_output"]
-    out, err = to_descriptor(1), to_descriptor(2)
+    cancellation = Cancellation()
+    out, err = Screen(1, cancellation).write, Screen(2, cancellation).write
     shown = JsonLines(out) if values["json_mode"] else Console(out, err, plain=not os.isatty(1))
     on_terminal = emulates and os.isatty(0) and os.isatty(1)
     return Attachment(
@@ -38,6 +41,7 @@ def attachment(values: Any, *, emulates: bool) -> Attachment:
         stdin=0 if emulates else None,
         explain=log.debug,
         strict=emulates,
+        cancellation=cancellation,
         warn=complain,
         stoppable=True,
     )

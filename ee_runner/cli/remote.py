@@ -125,6 +125,7 @@ def _clean_up(values: Any) -> int:
 
 
 def _settle(resolved: Resolved) -> int:
+    from ee_runner import kinds
     from ee_runner.cleanup import leftovers
     from ee_runner.sources import working_directory
 
@@ -143,7 +144,7 @@ def _settle(resolved: Resolved) -> int:
         artifacts=None if artifacts is None else cwd / artifacts,
         engine=values["process_isolation_executable"],
         keep=values["rotate_artifacts"],
-        age=values["rotate_artifacts_age"],
+        age=kinds.seconds(values["rotate_artifacts_age"]),
         size=values["rotate_artifacts_size"],
     )
     done = leftovers.clean(scope, say=lambda line: write(1, f"{line}\n".encode()), complain=caller.complain)

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ee_runner.errors import ArtifactError
 from ee_runner.processes import Identity
 from ee_runner.underway import Underway, underway
 
@@ -44,7 +45,8 @@ class Supervisor:
 def of_directory(directory: Path, *, ident: str | None, artifacts: Path | None) -> list[Supervisor]:
     """Return who runs the jobs of a private data directory, by ident.
 
-    `ident` and `artifacts`, the directory in which each job has its own, choose among them.
+    `ident` and `artifacts`, the directory in which each job has its own, choose among them. Raises ArtifactError when
+    this user may not look there.
     """
     recorded = [_recorded(record) for record in underway(directory, ident) if _is_below(artifacts, record)]
     known = {job.artifact_dir.resolve() for job in recorded}
@@ -83,16 +85,23 @@ def _directories(root: Path, *, follow: bool) -> dict[str, os.stat_result]:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     try:
         descriptor = os.open(root, flags)
+    except PermissionError as error:
+        raise ArtifactError(f"Jobs in {root} can not be seen by this user: permission denied.") from error
     except OSError:
         return {}
     try:
-        with os.scandir(descriptor) as entries:
-            found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+        names = os.listdir(descriptor)  # noqa: PTH208 - of a descriptor
+        found = {name: each for name in names if (each := _stat(name, descriptor)) is not None}
         return {name: each for name, each in found.items() if stat.S_ISDIR(each.st_mode)}
-    except OSError:
-        return {}
     finally:
         os.close(descriptor)
+
+
+def _stat(name: str, directory: int) -> os.stat_result | None:
+    try:
+        return os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:  # it is removed this moment
+        return None
 
 
 def _holders(directories: Mapping[str, os.stat_result]) -> Iterator[tuple[Identity, str]]:

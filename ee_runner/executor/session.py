@@ -14,6 +14,7 @@ from typing import Protocol
 from ee_runner.errors import LaunchError
 from ee_runner.executor.cancellation import Cancellation
 from ee_runner.executor.child import RawTerminal, copy_size, open_child
+from ee_runner.executor.stopping import Stopping
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Status, Terminal
 from ee_runner.prompts import Prompter, Unanswered
 from ee_runner.secrets import Secret
@@ -28,15 +29,13 @@ _DRAIN_LIMIT = 10.0
 
 _KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
 
-_LIMITS: tuple[Reason, ...] = ("job_timeout", "idle_timeout", "subprocess_timeout")
 _STATUSES: Mapping[Reason, Status] = {
     "canceled": "canceled",
     "prompt_unanswered": "failed",
-    **dict.fromkeys(_LIMITS, "timeout"),
+    "job_timeout": "timeout",
+    "idle_timeout": "timeout",
+    "subprocess_timeout": "timeout",
 }
-
-_STOP_MARGIN = 5.0
-"""Seconds beyond the grace that stopping a container may take before its client is killed."""
 
 
 class Sink(Protocol):
@@ -107,20 +106,16 @@ class _Session:
         self._limits = limits
         self._prompter = prompter
         self._stop = stop
+        self._stopping: Stopping
         self._stdin: int | None = None
         self._selector = selectors.DefaultSelector() if limits.pexpect_use_poll else selectors.SelectSelector()
         self._exited: float | None = None
-        self._ended_by: Reason | None = None
-        self._kill_at: float | None = None
         self._code: int | None = None
-        self._swept = False
         self._left: list[int] = []
         self._untyped = bytearray()
         self._quiet = False
         self._discarding = False
         self._unanswered: Unanswered | None = None
-        self._stopper: threading.Thread | None = None
-        self._stop_error: BaseException | None = None
 
     def open(self, stack: contextlib.ExitStack, invocation: Invocation, stdin: int | None) -> None:
         """Start the child; all that this takes is given back when `stack` closes, the child first."""
@@ -134,10 +129,11 @@ class _Session:
         os.set_blocking(self._wake_write, False)
         self._child = open_child(invocation, stdin)
         stack.callback(self._child.close)
-        self._started = self._last_output = time.monotonic()
+        self._stopping = Stopping(self._child, self._cancel, self._limits, stop=self._stop)
         self._waiter = threading.Thread(target=self._wait_for_child, daemon=True)
         self._start_waiter()
         stack.callback(self._see_it_gone)
+        self._stopping.begin()
         self._watch(read, None)
         for descriptor, deliver in ((self._child.out, self._sink.stdout), (self._child.err, self._sink.stderr)):
             if descriptor is not None:
@@ -148,6 +144,8 @@ class _Session:
             stack.enter_context(RawTerminal(stdin))
             self._watch(stdin, "input")
         stack.enter_context(self._cancel.waking(self._wake))
+        stack.enter_context(self._cancel.waking(self._stopping.wake))
+        self._stopping.wake()  # it may have been asked for by now
 
     def _start_waiter(self) -> None:
         try:
@@ -155,6 +153,7 @@ class _Session:
         except RuntimeError as error:  # too many threads, or the interpreter is on its way out
             self._child.kill()
             self._child.wait()
+            self._stopping.close()
             raise LaunchError(f"No thread can be started to wait for the process: {error}.") from error
 
     def _watch(self, descriptor: int, data: object) -> None:
@@ -164,26 +163,24 @@ class _Session:
 
     def _see_it_gone(self) -> None:
         if self._exited is None:
-            self._ended_by = self._ended_by or "lost"
+            self._stopping.want("lost")
             self._child.kill()
         self._waiter.join()
-        if self._stopper is not None:
-            self._stopper.join()
+        self._stopping.close()
 
     def run(self) -> Outcome:
         try:
             self._serve()
         except BaseException:
             self._discarding = True
-            if self._exited is None and self._ended_by is None:
-                self._begin_stopping("lost", time.monotonic())
+            self._stopping.want("lost")
             self._serve()
             raise
         return self._outcome()
 
     def _serve(self) -> None:
         while not self._finished():
-            self._enforce(time.monotonic())
+            self._look(time.monotonic())
             ready = self._selector.select(self._patience())
             self._quiet = not any(callable(key.data) for key, _ in ready)
             for key, mask in ready:
@@ -211,10 +208,13 @@ class _Session:
         if not data:
             self._selector.unregister(descriptor)
             return
-        self._last_output = time.monotonic()
+        self._stopping.output_came()
         if not self._discarding:
-            self._prompter.feed(data, self._last_output)
+            self._prompter.feed(data, time.monotonic())
+            self._stopping.delivering = True
             deliver(data)
+            self._stopping.output_came()
+            self._stopping.delivering = False
 
     def _forward_input(self, descriptor: int) -> None:
         data = os.read(descriptor, 4096)
@@ -241,66 +241,24 @@ class _Session:
         now = time.monotonic()
         if self._exited is not None:
             return max(self._exited + _DRAIN - now, 0.0)
-        moments = [self._kill_at]
-        if self._ended_by is None:
-            moments += [self._deadline(self._started, self._limits.job_timeout)]
-            moments += [self._deadline(self._last_output, self._limits.idle_timeout)]
-            patience = self._cancel.patience
-            moments += [None if patience is None else now + patience]
-        moments.append(self._prompter.due)
+        patience = self._cancel.patience
+        moments = [None if patience is None else now + patience, self._prompter.due]
         return min((max(moment - now, 0.0) for moment in moments if moment is not None), default=None)
 
-    @staticmethod
-    def _deadline(since: float, seconds: float | None) -> float | None:
-        return since + seconds if seconds else None
-
-    def _enforce(self, now: float) -> None:
+    def _look(self, now: float) -> None:
+        """See to what is due in this thread: the caller's own callback, and a prompt on which the output rests."""
+        if self._exited is None and not self._discarding:
+            self._cancel.check()
         if self._quiet:  # more may have come while the last was delivered
             self._look_at_prompt(now)
-        if self._exited is not None:
-            return
-        if self._ended_by is None:
-            reason = self._reason_to_stop(now)
-            if reason is not None:
-                self._begin_stopping(reason, now)
-        if self._kill_at is not None and now >= self._kill_at:
-            self._kill_at = None
-            self._child.kill()
 
     def _look_at_prompt(self, now: float) -> None:
         found = self._prompter.look(now)
         if isinstance(found, Unanswered):
             self._unanswered = found
+            self._stopping.want("prompt_unanswered")
         elif found is not None:
             self._type(found)
-
-    def _reason_to_stop(self, now: float) -> Reason | None:
-        asked = self._cancel.check()
-        if asked:
-            return asked
-        if self._unanswered is not None:
-            return "prompt_unanswered"
-        if self._limits.job_timeout and now >= self._started + self._limits.job_timeout:
-            return "job_timeout"
-        if self._limits.idle_timeout and now >= self._last_output + self._limits.idle_timeout:
-            return "idle_timeout"
-        return None
-
-    def _begin_stopping(self, reason: Reason, now: float) -> None:
-        self._ended_by = reason
-        self._kill_at = now + self._limits.grace
-        if self._stop is None:
-            self._child.terminate()
-        else:
-            self._kill_at += _STOP_MARGIN
-            self._stopper = threading.Thread(target=self._stop_elsewhere, args=(self._stop,), daemon=True)
-            self._stopper.start()
-
-    def _stop_elsewhere(self, stop: Callable[[], None]) -> None:
-        try:
-            stop()
-        except BaseException as error:
-            self._stop_error = error
 
     def _finished(self) -> bool:
         """Whether the child has gone and its output has ended, or has nothing more to give in the time that it has."""
@@ -317,31 +275,21 @@ class _Session:
 
     def _wait_for_child(self) -> None:
         self._code = self._child.wait()
-        if self._ended_by is not None:
-            self._sweep()
+        if self._stopping.child_ended() is not None:
+            self._left = self._child.sweep()
         self._exited = time.monotonic()
         self._wake()
-
-    def _sweep(self) -> None:
-        self._swept, self._left = True, self._child.sweep()
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):  # the pipe is full: it will wake up anyway
             os.write(self._wake_write, b"w")
 
-    def _limit_reached(self) -> str:
-        """Name the limit; it may also have been the caller's own, who asked for the stop with that reason."""
-        idle = self._ended_by == "idle_timeout"
-        seconds = self._limits.idle_timeout if idle else self._limits.job_timeout
-        return f"stopped after {seconds:g} seconds{' without output' * idle} ({self._ended_by})" if seconds else ""
-
     def _outcome(self) -> Outcome:
-        if self._stopper is not None:
-            self._stopper.join()
-        if self._stop_error is not None:
-            raise self._stop_error
-        if self._ended_by is not None:
-            return self._stopped(self._ended_by)
+        self._stopping.await_stop()
+        if self._stopping.error is not None:
+            raise self._stopping.error
+        if self._stopping.reason is not None:
+            return self._stopped(self._stopping.reason)
         if self._code is None:
             return Outcome("error", 254, "lost", "the process that minded the job was killed, and the job after it")
         if self._code < 0:
@@ -350,12 +298,21 @@ class _Session:
         return Outcome("successful" if self._code == 0 else "failed", self._code, "exited", detail)
 
     def _stopped(self, reason: Reason) -> Outcome:
-        if not self._swept:  # it ended by itself in the same moment
-            self._sweep()
         left = [f"process {pid} of the job can not be ended by this user" for pid in self._left]
-        limit = [self._limit_reached()] if reason in _LIMITS else []
         prompt = [self._unanswered.detail] if self._unanswered and reason == "prompt_unanswered" else []
-        return Outcome(_STATUSES.get(reason, "error"), 254, reason, "; ".join((*limit, *prompt, *left)))
+        said = (*_limit_reached(reason, self._limits), *prompt, *left)
+        return Outcome(_STATUSES.get(reason, "error"), 254, reason, "; ".join(said))
+
+
+def _limit_reached(reason: Reason, limits: Limits) -> list[str]:
+    """Name the limit; it may also have been the caller's own, who asked for the stop with that reason."""
+    reached = {
+        "job_timeout": limits.job_timeout,
+        "idle_timeout": limits.idle_timeout,
+        "subprocess_timeout": limits.subprocess_timeout,
+    }
+    seconds, idle = reached.get(reason), reason == "idle_timeout"
+    return [f"stopped after {seconds:g} seconds{' without output' * idle} ({reason})"] if seconds else []
 
 
 def _signal_name(number: int) -> str:

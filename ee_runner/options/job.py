@@ -122,7 +122,7 @@ OPTIONS: tuple[Option, ...] = (
         ("--rotate-artifacts-age",),
         metavar="AGE",
         in_settings=True,
-        default="0",
+        default=0,
         commands=RUNNING_COMMANDS | SETTLING,
     ),
     Option(

@@ -245,7 +245,10 @@ def _json_lines(text: str, path: Path) -> dict[str, int]:
 
 
 class _yaml_errors:  # noqa: N801 - reads as a phrase in a with statement
-    """Import YAML, give its fastest safe loader, and turn its errors into ConfigurationError with file and line."""
+    """Import YAML, give its fastest safe loader, and turn its errors into ConfigurationError with file and line.
+
+    The cause is left out: YAML's own words quote the text, which may be a secret, and a traceback would show them.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -259,14 +262,14 @@ class _yaml_errors:  # noqa: N801 - reads as a phrase in a with statement
         import yaml
 
         if isinstance(error, RecursionError):
-            raise ConfigurationError(f"{self._path}: YAML or JSON is expected; this is nested too deeply") from error
+            raise ConfigurationError(f"{self._path}: YAML or JSON is expected; this is nested too deeply") from None
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             where = f"{self._path}:{mark.line + 1}" if mark else str(self._path)
             what = _QUOTATION.sub(MASK, ", ".join(part for part in (error.problem, error.context) if part))
             if error.context and error.context_mark:
                 what += f" in line {error.context_mark.line + 1}"
-            raise ConfigurationError(f"{where}: valid YAML or JSON is expected: {what}") from error
+            raise ConfigurationError(f"{where}: valid YAML or JSON is expected: {what}") from None
         if isinstance(error, yaml.YAMLError):
             what = _QUOTATION.sub(MASK, " ".join(str(error).split()))
-            raise ConfigurationError(f"{self._path}: valid YAML or JSON is expected: {what}") from error
+            raise ConfigurationError(f"{self._path}: valid YAML or JSON is expected: {what}") from None

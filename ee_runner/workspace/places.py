@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ee_runner.workspace.inputs import mode_of
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
 _PLAYBOOK = ".ee_runner_"
+_PATIENCE = 0.3
+"""Seconds in which a directory is tried again that is held: an earlier job is rotated away in less."""
+
 _OF_ONE_JOB = ("job_events", "command", "rc", "reason", "status", "stdout", "stderr")
 
 
@@ -52,9 +56,15 @@ def artifact_directory(directory: Path, stack: ExitStack, *, fresh: bool = True)
 
     Raises what `artifacts` raises.
     """
-    private_directory(directory)
+    deadline = time.monotonic() + _PATIENCE
+    while not _locked(directory, stack):
+        if time.monotonic() > deadline:
+            raise ConfigurationError(
+                f"A job with the ident {directory.name!r} is running in {directory}; choose another ident, or let it "
+                "end."
+            )
+        time.sleep(0.005)
     _close_to_others(directory)
-    _lock(directory, stack)
     for name in _OF_ONE_JOB if fresh else ():
         remove(directory / name)
     _directory_within(directory, "job_events")
@@ -83,23 +93,33 @@ def _close_to_others(directory: Path) -> None:
         raise _refused(directory, error) from error
 
 
-def _lock(directory: Path, stack: ExitStack) -> None:
-    """Hold the directory for this job until `stack` closes; a crash lets go of it."""
-    try:
-        _hold(directory, stack)
-    except BlockingIOError:
-        raise ConfigurationError(
-            f"A job with the ident {directory.name!r} is running in {directory}; choose another ident, or let it end."
-        ) from None
-    except OSError as error:  # a network file system that can not lock directories: EBADF, ENOLCK
-        if error.errno not in locks.NO_LOCKS:
-            raise _refused(directory, error) from error
+def _locked(directory: Path, stack: ExitStack) -> bool:
+    """Make a directory and hold it for this job until `stack` closes; a crash lets go of it.
+
+    Return False while another job holds it, or when somebody who rotates artifacts takes an earlier job's from there.
+    """
+    private_directory(directory.parent)
+    with ExitStack() as attempt:
+        try:
+            with suppress(FileExistsError):
+                directory.mkdir(mode=0o700)
+            descriptor = _hold(directory, attempt)
+            if not os.path.samestat(os.fstat(descriptor), directory.stat()):
+                return False
+        except (BlockingIOError, FileNotFoundError):
+            return False
+        except OSError as error:  # a network file system that can not lock directories: EBADF, ENOLCK
+            if error.errno not in locks.NO_LOCKS:
+                raise _refused(directory, error) from error
+        stack.push(attempt.pop_all())
+    return True
 
 
-def _hold(directory: Path, stack: ExitStack) -> None:
+def _hold(directory: Path, stack: ExitStack) -> int:
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(locks.release, descriptor, os.getpid())
     locks.hold(descriptor)
+    return descriptor
 
 
 @contextmanager

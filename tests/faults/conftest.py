@@ -11,13 +11,14 @@ from collections.abc import Callable, Generator, Iterator
 
 import pytest
 
-from tests.engines.conftest import place, prepared, rootless
+from tests.engines.conftest import ENGINES, make_place, prepared, rootless
 from tests.engines.place import Place
 from tests.faults import matrix
 from tests.faults.scene import Scene, staged
 from tests.support import sshd
+from tests.support.images import ImageSet
 
-__all__ = ["place", "prepared", "rootless"]
+__all__ = ["prepared", "rootless"]
 
 _MEASURED: dict[tuple[str, str], float] = {}
 _TOOK = pytest.StashKey[dict[tuple[str, str], float]]()
@@ -66,6 +67,15 @@ def _asked(config: pytest.Config, option: str) -> bool:
 def server() -> Iterator[sshd.SshServer]:
     with sshd.serve() as serving:
         yield serving
+
+
+@pytest.fixture(params=ENGINES)
+def place(request: pytest.FixtureRequest, prepared: dict[str, ImageSet]) -> Iterator[Place]:
+    """Each engine in turn; what jobs leave is their scene's to see."""
+    user = request.getfixturevalue("rootless") if request.param == "podman-rootless" else None
+    here = make_place(request.param, prepared, user)
+    yield here
+    here.clear()
 
 
 @pytest.fixture

@@ -41,8 +41,8 @@ class Fault:
 
     @property
     def outcome(self) -> tuple[str | None, str | None, str | None]:
-        """The contents of the files status, rc and reason."""
-        return self.status, None if self.rc is None else str(self.rc), self.reason
+        """The contents of the files status, rc and reason; a job that ended by itself has no file of that name."""
+        return self.status, None if self.rc is None else str(self.rc), None if self.reason == "exited" else self.reason
 
 
 def _canceled(name: str, what: str, *, always: Sequence[str], engines: Sequence[str] = ALL) -> Fault:
@@ -85,18 +85,28 @@ MINDER_KILLED = _lost("minder-killed", "SIGKILL to the minder", always=("local",
 BOTH_KILLED = _lost("both-killed", "SIGKILL to the supervisor and to the minder at once", always=("local", "podman"))
 
 DISK_FULL = Fault("disk-full", "the disk of the artifacts is full", "error", 74, "lost", within=10)
-VANISHED = Fault("vanished", "the artifact directory is removed", None, 74, "lost", within=10)
-READ_ONLY = Fault("read-only", "the artifact directory can not be written any longer", None, 74, "lost", within=10)
+DISK_BROKEN = Fault("disk-broken", "the disk of the artifacts becomes read-only", "error", 74, "lost", within=10)
+VANISHED = Fault("vanished", "the artifact directory is removed", "error", 74, "lost", within=10)
 
-SECTIONS: Mapping[str, Sequence[Fault]] = {
-    "Asked to end": (*ASKED, OLDER, SIGNALLED),
-    "Killed": (*SUPERVISOR_KILLED, FINISHED, MINDER_KILLED, BOTH_KILLED),
-    "The disk": (DISK_FULL, VANISHED, READ_ONLY),
-}
+
+def sections() -> Mapping[str, Sequence[Fault]]:
+    """Return the rows by the headings of the manual's tables."""
+    from tests.faults import test_engine_faults as engine  # which declare rows of their own, and take Fault from here
+    from tests.faults import test_limits as limits
+
+    return {
+        "Asked to end": (*ASKED, OLDER, SIGNALLED),
+        "Killed": (*SUPERVISOR_KILLED, FINISHED, MINDER_KILLED, BOTH_KILLED),
+        "Ended from outside": (
+            *(limits.JOB_KILLED, limits.KILLED, limits.STOPPED, limits.REMOVED, limits.OUT_OF_MEMORY),
+            *(engine.CLIENT_KILLED, engine.MONITOR_KILLED, engine.DAEMON_KILLED),
+        ),
+        "The disk": (DISK_FULL, DISK_BROKEN, VANISHED),
+    }
 
 
 def declared() -> Iterator[Fault]:
-    for faults in SECTIONS.values():
+    for faults in sections().values():
         yield from faults
 
 
@@ -151,6 +161,10 @@ The seconds are those until no process and no container was left. When both have
 of the same user, or `ansible-runner cleanup`, does all of that; the seconds are counted from there. A job that has
 ended is never touched.
 """,
+    "Ended from outside": """\
+The seconds are those until the command had ended. Signals that somebody else sends, and what the kernel ends for its
+memory, are told from a job that failed by itself; an engine that fails is told from both.
+""",
     "The disk": """\
 Events and output that were written before stay as they are. A status that can not be written any more is said on
 standard error, and by the exit code 74.
@@ -161,7 +175,7 @@ standard error, and by the exit code 74.
 def manual(measured: Measured) -> str:
     """Return the page of the manual, with these measurements."""
     parts = [INTRODUCTION]
-    for heading, faults in SECTIONS.items():
+    for heading, faults in sections().items():
         rows = [_row(fault, measured) for fault in faults]
         parts += [f"## {heading}\n", "".join(_lines(_HEADINGS, rows)), AFTERWORDS[heading]]
     return "\n".join(parts)

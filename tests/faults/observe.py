@@ -94,14 +94,14 @@ def read_artifacts(directory: Path) -> Artifacts:
     events = tuple(sorted(_events(directory), key=lambda event: int(str(event["counter"]))))
     counters = [event["counter"] for event in events]
     assert counters == list(range(1, len(events) + 1)), f"events are missing: {counters}"
-    stdout = _bytes(directory / "stdout")
-    return Artifacts(
-        status=_text(directory / "status"),
-        rc=_text(directory / "rc"),
-        reason=(_text(directory / "reason") or "").partition("\n")[0] or None,
-        stdout=stdout or b"",
-        events=events,
-    )
+    status, rc, reason = read_outcome(directory)
+    return Artifacts(status, rc, reason, stdout=_bytes(directory / "stdout") or b"", events=events)
+
+
+def read_outcome(directory: Path) -> tuple[str | None, str | None, str | None]:
+    """Return the status, the rc and the reason's word, each None when there is no such file."""
+    reason = _text(directory / "reason")
+    return _text(directory / "status"), _text(directory / "rc"), reason and reason.partition("\n")[0]
 
 
 def _events(directory: Path) -> Iterator[dict[str, object]]:

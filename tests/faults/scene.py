@@ -76,6 +76,10 @@ class Scene:
             return (self.artifacts / "status").read_text()
         return None
 
+    @property
+    def outcome(self) -> tuple[str | None, str | None, str | None]:
+        return observe.read_outcome(self.artifacts)
+
     def read(self) -> Artifacts:
         return observe.read_artifacts(self.artifacts)
 
@@ -150,6 +154,18 @@ class Scene:
             return self._popen(
                 [self._python, file, words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
             )
+
+    def cleanup(self, *where: Path) -> None:
+        """Run ``ansible-runner cleanup``, which must succeed."""
+        done = self.call("cleanup", *where)
+        assert (done.returncode, done.stderr) == (0, ""), done
+
+    def next_start(self) -> None:
+        """Run another job of the same user to its end, in another directory and on the host."""
+        other = self.root / "other"
+        self.place.write(stubborn.short("another"), under=str(other.relative_to(self.place.root)))
+        done = self.call("run", other, "-p", "site.yml", "-i", "next", "--quiet")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
 
     def raise_flag(self) -> None:
         self.flag.touch()

@@ -22,30 +22,17 @@ DEATHS = {
 """When a program that runs the job by the library dies, by its own hand."""
 
 
-def cleanup(scene: Scene) -> None:
-    done = scene.call("cleanup")
-    assert (done.returncode, done.stderr) == (0, ""), done
-
-
-def next_start(scene: Scene) -> None:
-    """Run another job of the same user, in another directory and another engine."""
-    other = scene.root / "other"
-    scene.place.write(stubborn.short("another"), under=str(other.relative_to(scene.place.root)))
-    done = scene.call("run", other, "-p", "site.yml", "-i", "next", "--quiet")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), done
-
-
 def nothing(scene: Scene) -> None:
     """Leave it to the minder."""
     observe.until(lambda: scene.status in observe.TERMINAL, bound=BOUND, what=scene.told)
 
 
 SETTLING = {
-    "killed-before": next_start,
-    "killed-early": cleanup,
+    "killed-before": Scene.next_start,
+    "killed-early": Scene.cleanup,
     "killed-midway": nothing,
     "killed-late": nothing,
-    "both-killed": next_start,
+    "both-killed": Scene.next_start,
 }
 
 
@@ -86,15 +73,15 @@ def test_a_job_that_has_ended_is_not_touched(fault: Fault, scene: Scene, took: C
     assert supervisor.wait(BOUND) == -signal.SIGKILL, scene.complaints()
     took(scene.until_the_job_is_gone(fault.within))
     before = state(scene)
-    cleanup(scene)
+    scene.cleanup()
     assert state(scene) == before
     assert scene.read().outcome == fault.outcome
     scene.until_nothing_is_left(BOUND)
 
 
 def state(scene: Scene) -> dict[str, tuple[int, bytes]]:
-    """Return when each artifact was last changed, and what is in it."""
-    files = (path for path in scene.artifacts.rglob("*") if path.is_file())
+    """Return when each artifact was last changed, and what is in it; `.events` is the runner's own, and temporary."""
+    files = (path for path in scene.artifacts.rglob("*") if path.is_file() and ".events" not in path.parts)
     return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 

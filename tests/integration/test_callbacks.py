@@ -149,7 +149,7 @@ def test_starting_tells_the_command_and_the_others_the_status_alone(tmp_path: Pa
     [
         ("exit 0", {}, "successful", 0, "exited"),
         ("exit 3", {}, "failed", 3, "exited"),
-        ("kill -9 $$", {}, "failed", 137, "exited"),
+        ("kill -9 $$", {}, "failed", 137, "killed"),
         ("echo; sleep 300", {"cancel_callback": lambda: "yes"}, "canceled", 254, "canceled"),
         ("echo; sleep 300", {"timeout": 0.2}, "timeout", 254, "job_timeout"),
         ("echo; sleep 300", {"settings": {"idle_timeout": 0.2}}, "timeout", 254, "idle_timeout"),

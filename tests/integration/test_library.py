@@ -128,6 +128,7 @@ ELSEWHERE = """
     omit_event_data only_failed_event_data suppress_output_file json_mode streamer _input _output
     directory_isolation_base_path container_auth_data container_workdir runner_http_headers runner_http_path
     delete wire cache resume durable stream_timeout allow_outside_links only_transmit_kwargs
+    memory cpus pids_limit
 """
 
 
@@ -194,6 +195,9 @@ def test_every_keyword_reaches_ansible_and_nothing_that_is_passed_stays_on_disk(
         "project_dir": tmp_path / "elsewhere",
         "artifact_dir": tmp_path / "results",
         "rotate_artifacts": 2,
+        "rotate_artifacts_age": "30d",
+        "rotate_artifacts_size": "1G",
+        "stop_grace": 5,
         "timeout": 120.5,
         "job_timeout": 60,
         "idle_timeout": 90,

@@ -7,6 +7,7 @@ shells) leave it as it is, and what is left are encodings.
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import stat
 import uuid
@@ -23,6 +24,7 @@ def core() -> str:
     return uuid.uuid4().hex
 
 
+@functools.lru_cache
 def forms(text: str) -> dict[bytes, str]:
     """Return the text in the encodings in which it is looked for, each with its name."""
     plain = text.encode()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from ee_runner import names, underway
 
@@ -18,13 +19,15 @@ _LONG = 120
 
 
 def main() -> None:
-    wanted = json.loads(sys.argv[1])
+    wanted: dict[str, Any] = json.loads(sys.argv[1])
     company = wanted.pop("with", "")
-    paths = {name: Path(wanted.pop(name)) for name in ("private_data_dir", "artifact_dir")}
-    lists = {name: list(map(Path, wanted.pop(name, []))) for name in ("paths", "bases")}
-    for base in lists["bases"]:
+    for name in ("private_data_dir", "artifact_dir"):
+        wanted[name] = Path(wanted[name])
+    for name in ("paths", "bases"):
+        wanted[name] = [Path(path) for path in wanted.get(name, ())]
+    for base in wanted["bases"]:
         (base / f"{names.run_prefix()}directory").mkdir()
-    with underway.claim(**wanted, **paths, **lists) as claim:
+    with underway.claim(**wanted) as claim:
         others = _company(company)
         print(json.dumps({"file": str(claim.file), "others": others}), flush=True)
         sys.stdin.read()

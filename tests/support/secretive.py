@@ -22,8 +22,7 @@ def main() -> None:
         event_handler=lambda event: print(json.dumps(event)),
     )
     runner.run()
-    shown = (runner, config, config.spec, config.values, config.settings, config._job, config.spec.container.auth)
-    for each in (*shown, config._resolved, config.__dict__.keys()):
+    for each in (runner, config, config.spec, config.spec.container, config._job, config._resolved, runner.log):
         print(repr(each))
     print(json.dumps({"status": runner.status, "rc": runner.rc, "reason": runner.reason, "detail": runner.detail}))
 

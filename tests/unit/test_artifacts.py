@@ -6,13 +6,11 @@ import json
 import os
 import resource
 import stat
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ee_runner.artifacts import ArtifactStore, rotate
+from ee_runner.artifacts import ArtifactStore
 from ee_runner.errors import ArtifactError
 from ee_runner.job import Outcome
 
@@ -130,42 +128,3 @@ def test_bytes_that_are_no_text_do_not_stop_a_command_from_being_kept(directory:
     with ArtifactStore(directory) as store:
         store.write_command(command=("n\udce9.yml",), cwd="/\udce9", env={"A\udce9": "\udce9"})
     assert json.loads((directory / "command").read_text())["command"] == ["n\ufffd.yml"]
-
-
-def make_job(root: Path, name: str, *, status: str | None, age: float) -> Path:
-    job = root / name
-    job.mkdir()
-    if status:
-        (job / "status").write_text(status)
-    moment = time.time() - age
-    os.utime(job, (moment, moment))
-    return job
-
-
-def test_rotation_keeps_the_newest_and_never_a_job_that_has_not_ended(tmp_path: Path) -> None:
-    old, older = (make_job(tmp_path, name, status="successful", age=age) for name, age in (("old", 20), ("older", 30)))
-    running = make_job(tmp_path, "running", status="running", age=99)
-    started = make_job(tmp_path, "started", status=None, age=98)
-    current = make_job(tmp_path, "current", status="failed", age=97)
-    rotate(tmp_path, keep=2, current=current)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "old", "running", "started"]
-    assert old.exists()
-    assert not older.exists()
-    assert running.exists()
-    assert started.exists()
-
-
-def test_rotation_of_zero_keeps_all(tmp_path: Path) -> None:
-    jobs = [make_job(tmp_path, str(n), status="failed", age=n) for n in range(3)]
-    rotate(tmp_path, keep=0, current=jobs[0])
-    assert all(job.exists() for job in jobs)
-
-
-def test_jobs_that_rotate_at_the_same_time_do_not_trip_over_each_other(tmp_path: Path) -> None:
-    for _ in range(20):
-        for n in range(10):
-            job = make_job(tmp_path, str(n), status="failed", age=n)
-            (job / "job_events").mkdir()
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda _: rotate(tmp_path, keep=1, current=tmp_path / "x"), range(4)))
-        assert list(tmp_path.iterdir()) == []

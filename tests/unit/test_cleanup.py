@@ -435,6 +435,18 @@ def test_what_can_not_be_removed_is_named_and_the_rest_goes() -> None:
         as_a_user(work)
 
 
+def test_where_directories_can_not_be_opened_by_path_alone_trees_go_all_the_same(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "_HANDLE", os.O_RDONLY)
+    directory = job(base, "a", "x")
+    (directory / "link").symlink_to("/etc")
+    (directory / "project").chmod(0o500)
+    assert trees.discard(str(directory))
+    assert left(base) == set()
+    assert not trees.discard(str(directory))
+
+
 def test_a_tree_deeper_than_any_path_is_removed(base: Path) -> None:
     directory = job(base, "awx_1")
     top = inner = os.open(directory, os.O_RDONLY)

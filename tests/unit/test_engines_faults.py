@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from ee_runner.engines import faults
+from ee_runner.engines import endings, faults
 from ee_runner.engines.podman import PodmanEngine
 from ee_runner.errors import EngineError
 from ee_runner.job import ContainerSpec, Outcome
@@ -100,14 +100,8 @@ def test_long_words_are_cut_at_their_beginning() -> None:
     assert faults.one_line("x" * 5000 + " end").endswith("end")
 
 
-def test_a_network_that_can_not_be_made_is_no_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Podman's own words where cron's PATH lacks iptables; which words come depends on the machine's network stack."""
-    words = (
-        'Error: plugin type="bridge" failed (add): cni plugin bridge failed: failed to locate iptables: '
-        'exec: "iptables": executable file not found in $PATH\n'
-    )
-    monkeypatch.setattr(PodmanEngine, "_was_started", lambda *_: False)
-    plan = ExecutionPlan(
+def _plan() -> ExecutionPlan:
+    return ExecutionPlan(
         ident="1",
         private_data_dir=Path("/nowhere"),
         argv=("true",),
@@ -116,5 +110,36 @@ def test_a_network_that_can_not_be_made_is_no_missing_program(monkeypatch: pytes
         mounts=(),
         container=ContainerSpec(image="x"),
     )
+
+
+def test_a_network_that_can_not_be_made_is_no_missing_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Podman's own words where cron's PATH lacks iptables; which words come depends on the machine's network stack."""
+    words = (
+        'Error: plugin type="bridge" failed (add): cni plugin bridge failed: failed to locate iptables: '
+        'exec: "iptables": executable file not found in $PATH\n'
+    )
+    monkeypatch.setattr(PodmanEngine, "clear", lambda *_: None)
     with pytest.raises(EngineError, match="failed to locate iptables"):
-        PodmanEngine()._judge(plan, Outcome("failed", 127, "exited"), words, mark="m", since=0.0)
+        PodmanEngine()._judge_ambiguous(_plan(), Outcome("failed", 127, "exited"), words, endings.Told())
+
+
+def test_a_limit_that_the_machine_does_not_know_is_refused_by_its_option() -> None:
+    said = faults.unlimited("podman", ["memory", "pids_limit"])
+    assert said.startswith("--memory, --pids-limit: podman")
+    assert "Delegate" in said
+
+
+def test_a_client_that_is_killed_is_the_engines_end_and_not_the_jobs() -> None:
+    killed = Outcome("failed", 137, "killed", "killed by SIGKILL")
+    with pytest.raises(EngineError, match="client of podman was killed by SIGKILL"):
+        PodmanEngine()._judge(_plan(), killed, "", since=0.0)
+
+
+def test_a_job_that_was_stopped_is_not_judged() -> None:
+    """No engine is asked: there need not be one."""
+    for outcome in (
+        Outcome("canceled", 254, "canceled"),
+        Outcome("successful", 0, "exited"),
+        Outcome("failed", 2, "exited"),
+    ):
+        assert PodmanEngine("no-such-engine")._judge(_plan(), outcome, "", since=0.0) is outcome

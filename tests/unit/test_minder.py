@@ -42,6 +42,18 @@ class Said:
             assert self.changed.wait_for(lambda: text in self.out, BOUND), self.out
 
 
+JOBS: list[Job] = []
+
+
+@pytest.fixture(autouse=True)
+def every_job_is_ended() -> Iterator[None]:
+    yield
+    while JOBS:
+        job = JOBS.pop()
+        job.cancel.request()
+        job.ended()
+
+
 class Job:
     """A job in a thread, which is stopped and waited for at the end of a test."""
 
@@ -53,6 +65,7 @@ class Job:
         self._limits = Limits(grace=1)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
+        JOBS.append(self)
 
     def _run(self) -> None:
         self.outcome = Executor().run(
@@ -66,8 +79,12 @@ class Job:
 
     @property
     def minder(self) -> int:
-        (found,) = [pid for pid in processes.children(os.getpid()) if comm(pid) == "ee-minder"]
-        return found
+        def found() -> list[int]:
+            return [pid for pid in processes.children(os.getpid()) if comm(pid) == "ee-minder"]
+
+        wait_until(lambda: bool(found()), bound=BOUND, what="minder with a name of its own")
+        (minder,) = found()
+        return minder
 
 
 def comm(pid: int) -> str:

@@ -68,6 +68,8 @@ def test_flags_with_values_name_them_in_the_help() -> None:
         (kinds.COUNT, "12", 12),
         (kinds.SECONDS, "1.5", 1.5),
         (kinds.SECONDS, "30", 30),
+        (kinds.CPUS, "1.5", 1.5),
+        (kinds.CPUS, "0", 0),
         (kinds.PATH, "a/b", Path("a/b")),
         (kinds.SEARCH_PATH, "/a:/b", ("/a", "/b")),
         (kinds.ARGUMENTS, "--tags 'a b' -v", ("--tags", "a b", "-v")),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from ee_runner import retention
+from ee_runner import kinds, retention
 from ee_runner.errors import ArtifactError
 from ee_runner.retention import rotate
 from ee_runner.workspace import places
@@ -239,6 +239,65 @@ def test_jobs_that_rotate_at_the_same_time_do_not_trip_over_each_other(tmp_path:
             done = list(pool.map(lambda _: rotate(tmp_path, keep=1, current=tmp_path / "x"), range(4)))
         assert names(tmp_path) == []
         assert sorted(path.name for removed in done for path in removed) == sorted(map(str, range(10)))
+
+
+STARTS_AND_ENDS = """
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from ee_runner.workspace import places
+for _ in range(int(sys.argv[2])):
+    with ExitStack() as stack:
+        directory = Path(sys.argv[1])
+        places.artifact_directory(directory, stack)
+        (directory / "job_events" / "1-a.json").write_text("{}")
+        (directory / "status").write_text("successful")
+        assert (directory / "job_events" / "1-a.json").exists()
+"""
+
+
+def test_a_job_may_begin_where_its_predecessor_is_rotated_away(tmp_path: Path) -> None:
+    argv = [sys.executable, "-c", STARTS_AND_ENDS, str(tmp_path / "nightly"), "300"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as jobs:
+        removed = 0
+        while jobs.poll() is None:
+            removed += len(rotate(tmp_path, age=1e-9))
+        assert jobs.stderr is not None
+        assert jobs.returncode == 0, jobs.stderr.read()
+    assert removed > 10
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "meant"),
+    [
+        (kinds.AGE, "30d", 30 * DAY),
+        (kinds.AGE, " 1.5 H ", 5400),
+        (kinds.AGE, "2w", 14 * DAY),
+        (kinds.AGE, "0", 0),
+        (kinds.AGE, 0, 0),
+        (kinds.SIZE, "2G", 2 << 30),
+        (kinds.SIZE, "512MiB", 512 << 20),
+        (kinds.SIZE, "1.5k", 1536),
+        (kinds.SIZE, "700", 700),
+        (kinds.SIZE, 700, 700),
+    ],
+)
+def test_ages_and_sizes_have_units(kind: kinds.Kind, value: object, meant: float) -> None:
+    converted = kind.convert(value)
+    assert kind.convert(converted) == converted
+    assert (kinds.seconds(converted) if kind is kinds.AGE else converted) == meant
+
+
+@pytest.mark.parametrize("value", ["30", 30, 2.5, "30y", "d", "-1d", "", True, None, "1e3s", "9" * 99 + "d"])
+def test_an_age_without_a_unit_is_none(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        kinds.AGE.convert(value)
+
+
+@pytest.mark.parametrize("value", ["2x", "", "-1", -1, 1.5, True, None, "9" * 99, "9" * 18 + "g", "1 0"])
+def test_what_is_no_size(value: object) -> None:
+    with pytest.raises(ValueError, match=r"^$"):
+        kinds.SIZE.convert(value)
 
 
 def test_of_ten_thousand_jobs_only_their_status_is_read(tmp_path: Path) -> None:

@@ -450,8 +450,102 @@ def test_limits(demo: Path) -> None:
     assert limits.pexpect_use_poll is False
     assert spec(demo, timeout=5).limits.job_timeout == 5
     settings(demo, "subprocess_timeout: 9\njob_timeout: 3600\nrunner_mode: subprocess\nidle_timeout: 0")
-    assert spec(demo).limits.job_timeout == 9
+    assert (spec(demo).limits.subprocess_timeout, spec(demo).limits.job_timeout) == (9, 3600)
     assert spec(demo).limits.idle_timeout is None
+
+
+def test_the_timeout_keyword_takes_the_place_of_all_that_bounds_the_whole_job(demo: Path) -> None:
+    settings(demo, "subprocess_timeout: 9\njob_timeout: 3600\nidle_timeout: 60")
+    assert spec(demo).limits.subprocess_timeout is None, "the job is on a terminal"
+    limits = spec(demo, timeout=5, runner_mode="subprocess").limits
+    assert (limits.job_timeout, limits.subprocess_timeout, limits.idle_timeout) == (5, None, 60)
+
+
+def test_zero_is_no_limit_in_time(demo: Path) -> None:
+    settings(demo, "subprocess_timeout: 0\njob_timeout: 0\nidle_timeout: 0\nrunner_mode: subprocess")
+    limits = spec(demo, timeout=0).limits
+    assert (limits.job_timeout, limits.subprocess_timeout, limits.idle_timeout) == (None, None, None)
+
+
+@pytest.mark.parametrize("name", ["timeout", "job_timeout", "idle_timeout", "subprocess_timeout", "stop_grace"])
+@pytest.mark.parametrize("value", [-1, -0.5, float("nan"), float("inf"), 1e12, True, "5"])
+def test_what_is_no_length_of_time_is_refused_by_name(demo: Path, name: str, value: object) -> None:
+    assert refusal(lambda: spec(demo, **{name: value})).startswith(f"{name}: ")
+
+
+def test_the_grace(demo: Path) -> None:
+    assert spec(demo).limits.grace == 10
+    settings(demo, "stop_grace: 3")
+    assert spec(demo).limits.grace == 3
+    assert spec(demo, environ={"EE_RUNNER_STOP_GRACE": "0.5"}).limits.grace == 0.5
+    assert spec(demo, stop_grace=0).limits.grace == 0
+
+
+# limits of a container
+
+
+def test_limits_of_a_container_come_from_everywhere(demo: Path) -> None:
+    settings(demo, "memory: 1g\ncpus: 2\npids_limit: 100\nprocess_isolation: true")
+    found = spec(demo, environ={"EE_RUNNER_CPUS": "1.5"}, memory=Given("512MiB", "--memory"))
+    assert (found.container.memory, found.container.cpus, found.container.pids_limit) == (512 << 20, 1.5, 100)
+    assert found.engine == "auto-images"
+    assert spec(demo).container.memory == 1 << 30
+    none = spec(demo, memory=0, cpus=0, pids_limit=0)
+    assert (none.container.memory, none.container.cpus, none.container.pids_limit) == (0, 0, 0)
+    assert none.engine == "auto-isolating"
+
+
+@pytest.mark.parametrize("engine", ["podman", "docker"])
+def test_engines_with_containers_keep_limits(demo: Path, engine: str) -> None:
+    assert spec(demo, process_isolation_executable=engine, memory="64m").container.memory == 64 << 20
+
+
+@pytest.mark.parametrize("engine", ["bwrap", "local", None])
+@pytest.mark.parametrize(("name", "value"), [("memory", "1g"), ("cpus", 1), ("pids_limit", 10)])
+def test_a_limit_that_the_engine_can_not_keep_is_refused(
+    demo: Path, engine: str | None, name: str, value: object
+) -> None:
+    given = Given(value, f"--{name}")
+    said = refusal(lambda: spec(demo, process_isolation_executable=engine, **{name: given}))
+    assert said.startswith(f"--{name}: the engine {engine or 'local'} can not limit")
+    assert "podman and docker" in said
+
+
+def test_a_directory_that_contradicts_itself_is_refused_with_the_place(demo: Path) -> None:
+    path = settings(demo, "process_isolation: true\nprocess_isolation_executable: bwrap\nmemory: 1g")
+    assert refusal(lambda: spec(demo)).startswith(f"memory ({path}:3): the engine bwrap")
+
+
+def test_who_chooses_another_engine_does_without_the_directorys_limits_and_is_told(
+    demo: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings(demo, "process_isolation: true\nmemory: 1g")
+    assert spec(demo, process_isolation_executable="bwrap").container.memory == 0
+    assert "can not limit" in caplog.text
+    assert "memory" in caplog.text
+    caplog.clear()
+    assert spec(demo, process_isolation=False).container.memory == 0
+    assert "the engine local can not limit" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("memory", 5 << 20),
+        ("memory", "1k"),
+        ("pids_limit", 1 << 23),
+        ("memory", "much"),
+        ("memory", -1),
+        ("cpus", 0.001),
+        ("cpus", -1),
+        ("cpus", float("nan")),
+        ("cpus", 1000000000.0),
+        ("pids_limit", -1),
+        ("pids_limit", 1.5),
+    ],
+)
+def test_impossible_limits_are_refused_by_name(demo: Path, name: str, value: object) -> None:
+    assert refusal(lambda: spec(demo, process_isolation_executable="podman", **{name: value})).startswith(f"{name}: ")
 
 
 def test_passwords_and_keys_are_secrets(demo: Path) -> None:

@@ -74,7 +74,8 @@ def test_a_record_holds_what_was_claimed(tmp_path: Path) -> None:
     assert found.supervisor == Identity.own()
     assert found.prefix == names.run_prefix()
     assert found.file.stem == found.mark
-    assert found.is_of_this_host and found.is_of_this_engine
+    assert found.is_of_this_host
+    assert found.is_of_this_engine
 
 
 def test_only_its_user_can_read_it_and_nothing_stays(state: Path) -> None:
@@ -83,8 +84,8 @@ def test_only_its_user_can_read_it_and_nothing_stays(state: Path) -> None:
     with claim() as claimed:
         assert stat.S_IMODE(claimed.file.stat().st_mode) == 0o600
         assert stat.S_IMODE((state / "jobs").stat().st_mode) == 0o700
-        assert os.listdir(state / "jobs") == [claimed.file.name]
-    assert os.listdir(state / "jobs") == []
+        assert list((state / "jobs").iterdir()) == [claimed.file]
+    assert list((state / "jobs").iterdir()) == []
 
 
 def test_jobs_are_found_by_directory_and_ident(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Kills one process of a remote job at a random moment, again and again, and looks from outside at what becomes of it.
 
-    python bench/kill_soak.py --rounds 50 --engine podman      local, bwrap, podman or docker
-    python bench/kill_soak.py --seed 4711 --only 17            the 17th round of that seed again
+    python bench/soak.py remote --rounds 50 --engine podman      local, bwrap, podman or docker
+    python bench/soak.py remote --seed 4711 --only 17            the 17th round of that seed again
 
 Each round starts transmit | worker | process, joined by pipes, and sends SIGKILL to the first end, the last, or one of
 the worker's three processes: the command itself, its guardian, and the process that does the work. Jobs are of several
@@ -18,7 +18,6 @@ import os
 import random
 import signal
 import statistics
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -103,7 +102,7 @@ def prepared(engine: str, image: str | None) -> Iterator[Setting]:
 
 @contextmanager
 def large_file(megabytes: int) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kill-soak-") as directory:
+    with tempfile.TemporaryDirectory(prefix="soak-") as directory:
         path = Path(directory, "blob")
         piece = os.urandom(MEGABYTE)
         with path.open("wb") as file:
@@ -215,8 +214,7 @@ def summary(played: Sequence[tuple[Round, Told]]) -> None:
     print(f"{sum(bool(told.faults) for _, told in played)} of {len(played)} rounds with faults")
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--engine", choices=ENGINES, default="local")
     parser.add_argument("--image", help="default: that of the tests, which is made when it is not there")
@@ -224,7 +222,10 @@ def main() -> int:
     parser.add_argument("--only", type=int, help="play this round alone")
     parser.add_argument("--bound", type=float, default=10.0, help="seconds within which all must be over")
     parser.add_argument("--size", type=int, default=150, help="megabytes of the large project")
-    given = parser.parse_args()
+
+
+def main(given: argparse.Namespace) -> int:
+    """Play the rounds that were asked for; 1 when there were faults."""
     print(f"engine {given.engine}, seed {given.seed}", flush=True)
     played: list[tuple[Round, Told]] = []
     with prepared(given.engine, given.image) as setting, large_file(given.size) as blob:
@@ -236,7 +237,3 @@ def main() -> int:
                 show(*played[-1])
     summary(played)
     return int(any(told.faults for _, told in played))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -51,7 +51,7 @@ def packed(
     """Return what the minder is told first: what to start, and how.
 
     `terminal` makes the terminal on the standard streams the job's controlling one; `adopt` makes what the job leaves
-    the minder's own. `rescue` is the command for the supervisor's death, run in the minder's environment; empty is none.
+    the minder's own. `rescue` is the command for the supervisor's death; it has the minder's environment.
     """
     body = marshal.dumps((argv, dict(env), cwd, terminal, adopt, rescue), 2)
     return len(body).to_bytes(_HEADER, "big") + body

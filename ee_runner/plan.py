@@ -73,12 +73,15 @@ def make(
     ssh_directory: Path | None = None,
     terminal: Terminal = Terminal.PTY,
     tty: bool = True,
+    mark: str | None = None,
+    rescue: tuple[str, ...] = (),
 ) -> ExecutionPlan:
     """Put together what the job, its workspace and the engine's nature decide.
 
     `own_root` says that the engine has a root filesystem of its own, in which host paths land elsewhere.
     `references` are the host paths that the caller's arguments name; `environment` is what of the caller's own
-    environment goes along; `nonce` marks this run's events on the output stream.
+    environment goes along; `nonce` marks this run's events on the output stream, `mark`
+    whatever else is made for it.
     """
     emulated = isinstance(spec.target, CommandTarget)
     view = _view(spec, workspace, emulated=emulated) if own_root else View()
@@ -103,6 +106,8 @@ def make(
         run_dir=workspace.run_dir,
         selinux_relabel=not emulated,
         tty=tty,
+        mark=mark or new_mark(),
+        rescue=rescue,
     )
 
 

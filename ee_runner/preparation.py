@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from ee_runner.engines import registry
 from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Terminal
 from ee_runner.plan import ExecutionPlan
-from ee_runner.workspace import Workspace
+from ee_runner.workspace import Workspace, places
 
 if TYPE_CHECKING:
     from ee_runner.engines.base import ContainerEngine
@@ -58,24 +57,30 @@ def prepare(
         spec, os.environ, own_root=own_root, isolated=isolated, strict=attachment.strict
     )
     nonce = os.urandom(16).hex()
-    with Workspace.open(spec, own_root=own_root) as workspace, contextlib.ExitStack() as stack:
+    mark = plan.new_mark()
+    found_by = engine.name if asked in registry.DETECTED else asked
+    with (
+        _claim(spec, attachment, mark=mark, engine=found_by, temporary=temporary) as claim,
+        Workspace.open(spec, own_root=own_root) as workspace,
+    ):
         with failure_recorded(spec):
+            if workspace.playbook is not None and workspace.playbook.parent != workspace.run_dir:
+                claim.add(workspace.playbook)
             named = arguments.of_workspace(workspace, os.environ, own_root=own_root, isolated=isolated)
             job = plan.make(
                 spec,
                 workspace,
                 own_root=own_root,
                 nonce=nonce,
+                mark=mark,
                 references=(*brought.references, *named),
                 environment=brought.environment,
                 ssh_directory=_ssh_directory(spec),
                 terminal=terminal,
                 tty=attachment.tty,
+                rescue=lost.command(claim.file) if claim.file is not None else (),
             )
-            found_by = asked if "/" in asked else engine.name
-            claim = stack.enter_context(_claim(job, workspace, attachment, engine=found_by, temporary=temporary))
-            rescue = lost.command(claim.file) if claim.file is not None else ()
-        yield Prepared(spec, engine, workspace, replace(job, rescue=rescue), nonce, claim)
+        yield Prepared(spec, engine, workspace, job, nonce, claim)
 
 
 def outcome_of(error: BaseException) -> Outcome:
@@ -94,18 +99,18 @@ def outcome_of(error: BaseException) -> Outcome:
 
 
 def _claim(
-    job: ExecutionPlan, workspace: Workspace, attachment: Attachment, *, engine: str, temporary: Iterable[Path]
+    spec: JobSpec, attachment: Attachment, *, mark: str, engine: str, temporary: Iterable[Path]
 ) -> contextlib.AbstractContextManager[underway.Claim]:
-    spec = workspace.spec
+    own = (spec.sandbox.staging, spec.directory_isolation_base_path)
     return underway.claim(
-        mark=job.mark,
+        mark=mark,
         ident=spec.ident,
         private_data_dir=spec.private_data_dir,
         artifact_dir=spec.artifact_dir,
         engine=engine,
         stoppable=attachment.stoppable,
-        paths=(*workspace.temporary, *temporary),
-        bases=(workspace.run_dir.parent, Path(tempfile.gettempdir()), spec.sandbox.staging),
+        paths=temporary,
+        bases=(*places.run_directory_bases(os.environ), *filter(None, own)),
     )
 
 

@@ -24,6 +24,8 @@ AUTO_ISOLATING = "auto-isolating"
 AUTO_IMAGES = "auto-images"
 """The first that answers among those that run images."""
 
+DETECTED = frozenset({AUTO, AUTO_ISOLATING, AUTO_IMAGES})
+
 _BUILT_IN = {
     "podman": "ee_runner.engines.podman:PodmanEngine",
     "docker": "ee_runner.engines.docker:DockerEngine",

@@ -112,20 +112,21 @@ def _stop(job: Supervisor, *, quiet: bool) -> int:
     if not ended and not killed:
         complain(f"{job.ident} can not be stopped: {job.place} does not end, not even by SIGKILL")
         return NONE
-    said = _settled(job) if killed else _end_of(job)
     if not quiet:
-        _say(said)
-    return 0
+        _say(_end_of(job) if ended else f"{job.ident} did not stop in time: {job.place} was killed")
+    return 0 if ended else _settle(job)
 
 
-def _settled(job: Supervisor) -> str:
-    said = f"{job.ident} did not stop in time: {job.place} was killed"
-    if job.record is None:
-        return f"{said}; the next job of its user sees to what is left of it"
+def _settle(job: Supervisor) -> int:
+    """See to what a supervisor that was killed has left, unless its minder does; return the exit code."""
+    if job.record is None:  # another user's, whose next job does it
+        return 0
     from ee_runner.cleanup import lost
 
-    lost.settle(job.record)
-    return said
+    settled = lost.settle(job.record, patience=_KILLED)
+    for failure in settled.failures if settled else ():
+        complain(failure)
+    return NONE if settled and settled.failures else 0
 
 
 def _end_of(job: Supervisor) -> str:

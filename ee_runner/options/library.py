@@ -25,7 +25,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "pexpect_timeout",
         kinds.SECONDS,
-        "end a job that rests this many seconds on a line that seems to ask for something nobody answers; 0 lets it wait",
+        "end a job that rests this many seconds on what looks like a question without an answer; 0 lets it wait",
         in_settings=True,
         default=5,
     ),

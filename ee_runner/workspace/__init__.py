@@ -66,7 +66,6 @@ class Workspace:
     callback_plugins: tuple[str, ...] = ()
     roles_path: tuple[str, ...] = ()
     own_roles: tuple[Path, ...] = ()
-    temporary: tuple[Path, ...] = ()
 
     @staticmethod
     @contextmanager
@@ -113,17 +112,7 @@ class Workspace:
                 callback_plugins=searched["callback_plugins"],
                 roles_path=searched["roles_path"],
                 own_roles=_own_roles(spec, project_dir, playbook),
-                temporary=_temporary(spec, run_dir, artifacts.events, project_dir, playbook),
             )
-
-
-def _temporary(
-    spec: JobSpec, run_dir: Path, events: Path, project_dir: Path, playbook: Path | None
-) -> tuple[Path, ...]:
-    """Return what is removed when the job has ended."""
-    copy = (project_dir,) if project_dir != spec.project_dir else ()
-    generated = (playbook,) if playbook is not None and playbook.parent != run_dir else ()
-    return (run_dir, events, *copy, *generated)
 
 
 @dataclass(frozen=True, slots=True)

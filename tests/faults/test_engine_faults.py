@@ -14,10 +14,11 @@ from tests.faults import observe
 from tests.faults.matrix import CONTAINERS, Fault, befallen
 from tests.faults.scene import BOUND, Scene
 from tests.support import stubborn
-from tests.support.daemon import own_docker
+from tests.support.daemon import IMAGE, own_docker
 from tests.support.machine import command_line
 
 NAP = b"TASK [nap]"
+TALK = b"all is well"
 PODMAN_WAITS = 20
 """Seconds that podman's client waits for the exit code of a container whose monitor has gone."""
 
@@ -62,15 +63,20 @@ def started(scene: Scene, *options: str) -> subprocess.Popen[bytes]:
     return child
 
 
-def ended(scene: Scene, child: subprocess.Popen[bytes], fault: Fault) -> None:
-    """See the command end, its job with it, and everything from before the fault in the artifacts."""
+def ended(scene: Scene, child: subprocess.Popen[bytes], fault: Fault) -> observe.Artifacts:
+    """See the command end, and its job with it; return the artifacts."""
     code = child.wait(BOUND)
     artifacts = scene.read()
     assert artifacts.outcome == fault.outcome, scene.told()
     assert code == fault.rc
+    observe.until(lambda: not scene.processes(), bound=BOUND, what=scene.processes)
+    return artifacts
+
+
+def whole(artifacts: observe.Artifacts) -> None:
+    """See that everything from before the fault is there."""
     assert [event["event"] for event in artifacts.events].count("runner_on_ok") == 1
     assert NAP in artifacts.stdout
-    observe.until(lambda: not scene.processes(), bound=BOUND, what=scene.processes)
 
 
 def settled(scene: Scene) -> None:
@@ -93,7 +99,7 @@ def test_a_job_ends_with_the_engines_client(fault: Fault, scene: Scene, took: Ca
     for pid in clients:  # rootless podman has made itself another
         os.kill(pid, signal.SIGKILL)
     assert clients
-    ended(scene, child, fault)
+    whole(ended(scene, child, fault))
     assert observe.containers(scene.place, scene.ident) == ()
     took(time.monotonic() - start)
     assert f"client of {scene.place.engine} was killed by SIGKILL" in scene.complaints()
@@ -106,7 +112,7 @@ def test_a_job_whose_monitor_is_killed_is_ended(fault: Fault, scene: Scene, took
     (monitor,) = programs(scene, "conmon")
     start = time.monotonic()
     os.kill(monitor, signal.SIGKILL)
-    ended(scene, child, fault)
+    whole(ended(scene, child, fault))
     assert observe.containers(scene.place, scene.ident) == ()
     took(time.monotonic() - start)
     assert "podman lost the container" in scene.complaints()
@@ -115,15 +121,19 @@ def test_a_job_whose_monitor_is_killed_is_ended(fault: Fault, scene: Scene, took
 
 @befallen(DAEMON_KILLED)
 def test_a_job_ends_with_dockers_daemon(fault: Fault, scene: Scene, took: Callable[[float], None]) -> None:
-    assert scene.place.images is not None
-    with own_docker(scene.place.images.default) as daemon, pytest.MonkeyPatch.context() as patch:
+    """The containers of a daemon that is killed run on, each with a monitor that nobody asks any more."""
+    scene.write({"args": f"sh -c 'echo {TALK.decode()}; while :; do sleep 1; done' {scene.word}"})
+    with own_docker("/bin/sh", "/bin/sleep") as daemon, pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", daemon.url)
-        child = started(scene)
+        child = scene.run(image=IMAGE)
+        scene.until_output(TALK)
         start = time.monotonic()
         daemon.kill()
-        ended(scene, child, fault)
+        artifacts = ended(scene, child, fault)
         took(time.monotonic() - start)
         assert "The daemon of docker does not answer" in scene.complaints()
+        assert artifacts.stdout.startswith(TALK + b"\r\n")  # and what the client has to say of its end
+        assert artifacts.events[0]["stdout"] == TALK.decode()
         assert [*scene.records.iterdir()], "nothing tells a later start of the container"
         daemon.start()
         settled(scene)

@@ -230,7 +230,12 @@ def test_a_bounded_job_that_fails_by_itself_has_exited(bench: Bench) -> None:
 
 def test_a_bounded_job_that_is_canceled_leaves_no_container(bench: Bench) -> None:
     cancel, output = Cancellation(), Output()
-    threading.Thread(target=lambda: (output.up.wait(BOUND), cancel.request()), daemon=True).start()
+
+    def cancel_when_up() -> None:
+        output.up.wait(BOUND)
+        cancel.request()
+
+    threading.Thread(target=cancel_when_up, daemon=True).start()
     plan = bench.plan("sh", "-c", "echo up; sleep 60", container=limited(bench, memory=64 << 20))
     assert bench.engine.run(plan, output, cancel).status == "canceled"
 

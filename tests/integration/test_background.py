@@ -19,6 +19,8 @@ from typing import IO
 
 import pytest
 
+from ee_runner.cli import control
+from ee_runner.cli.main import main
 from ee_runner.job import Limits
 from tests.support.processes import alive, descendants, wait_until
 
@@ -296,6 +298,22 @@ def test_a_job_whose_command_is_suspended_is_stopped(demo: Demo) -> None:
     os.kill(pid, signal.SIGSTOP)
     assert demo.call("stop").returncode == 0
     assert demo.artifact(ident, "status") == b"canceled"
+
+
+def test_a_command_that_does_not_stop_is_killed_and_its_job_settled(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(control, "_MARGIN", 0.5 - Limits().grace)
+    argv = ("run", str(demo.directory), "-p", "waits.yml", "-i", "front")
+    with demo.foreground("env", "--ignore-signal=TERM", *COMMAND, *argv) as job:
+        wait_until(lambda: b"TASK [waits]" in demo.artifact("front", "stdout"), bound=BOUND, what="the task")
+        family = descendants(job.pid)
+        assert main(["stop", str(demo.directory)]) == 0
+        assert job.wait(BOUND) == -signal.SIGKILL
+    assert capfd.readouterr().out == f"front did not stop in time: process {job.pid} was killed\n"
+    assert demo.artifact("front", "status") == b"error"
+    assert demo.artifact("front", "reason").startswith(b"lost\n")
+    wait_until(lambda: not any(map(alive, family)), bound=BOUND, what="the end of the job's processes")
 
 
 @contextlib.contextmanager

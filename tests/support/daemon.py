@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import signal
 import subprocess
+import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +21,7 @@ _NETWORK = ("--bridge", "none", "--iptables=false", "--ip-masq=false")
 """A daemon without a bridge removes docker0, whosever it is: it needs a network namespace of its own."""
 
 _BOUND = 60.0
+IMAGE = "localhost/ee-runner-tiny:latest"
 
 
 @dataclass(slots=True)
@@ -52,16 +56,19 @@ class Daemon:
             == 0
         )
 
-    def load(self, image: str) -> None:
-        """Take an image over from the machine's daemon."""
-        with subprocess.Popen(["docker", "save", image], stdout=subprocess.PIPE) as saving:
-            subprocess.run(
-                ["docker", "load", "--quiet"],
-                env=self.environment,
-                stdin=saving.stdout,
-                capture_output=True,
-                check=True,
-            )
+    def make_image(self, *programs: str) -> None:
+        """Make the image IMAGE of programs of the machine, with the libraries that they need, and nothing else."""
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", dereference=True) as archive:
+            for path in dict.fromkeys(path for program in programs for path in _with_libraries(program)):
+                archive.add(path)
+        subprocess.run(
+            ["docker", "import", "-", IMAGE],
+            input=packed.getvalue(),
+            env=self.environment,
+            capture_output=True,
+            check=True,
+        )
 
     def kill(self) -> None:
         """End the daemon by SIGKILL; its containers run on."""
@@ -87,13 +94,17 @@ class Daemon:
 
 
 @contextmanager
-def own_docker(image: str) -> Iterator[Daemon]:
-    """Give a docker daemon that has this image of the machine's daemon; nothing of it is left after the block."""
+def own_docker(*programs: str) -> Iterator[Daemon]:
+    """Give a docker daemon with an image of these programs; nothing of it is left after the block."""
     require_root("a docker daemon")
     daemon = Daemon(Path(tempfile.mkdtemp(prefix="ee-tests-")))
     try:
         daemon.start()
-        daemon.load(image)
+        daemon.make_image(*programs)
         yield daemon
     finally:
         daemon.close()
+
+
+def _with_libraries(program: str) -> list[str]:
+    return [program, *re.findall(r"(?:=> |^\s*)(/\S+)", checked(["ldd", program]), re.MULTILINE)]

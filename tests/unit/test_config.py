@@ -196,6 +196,7 @@ def test_the_environment_of_the_job_is_exactly_what_the_config_says(
     runner.run()
     expected = {**config.env, "PWD": config.cwd}
     seen = dict(line.split("=", 1) for line in said(runner) if line[0].isalpha())
+    assert seen.pop("EE_RUNNER_RUN"), "by which the job's processes are found when all that watched over them is killed"
     assert {name: value for name, value in seen.items() if name not in ("SHLVL", "_", "OLDPWD")} == {
         name: value for name, value in expected.items() if name not in ("SHLVL", "_", "OLDPWD")
     }

@@ -469,7 +469,7 @@ def test_zero_is_no_limit_in_time(demo: Path) -> None:
 
 @pytest.mark.parametrize("name", ["timeout", "job_timeout", "idle_timeout", "subprocess_timeout", "stop_grace"])
 @pytest.mark.parametrize("value", [-1, -0.5, float("nan"), float("inf"), 1e12, True, "5"])
-def test_what_is_no_length_of_time_is_refused_by_name(demo: Path, name: str, value: object) -> None:
+def test_what_is_no_length_of_time_is_refused_by_name(demo: Path, name: str, value: Any) -> None:
     assert refusal(lambda: spec(demo, **{name: value})).startswith(f"{name}: ")
 
 
@@ -502,11 +502,9 @@ def test_engines_with_containers_keep_limits(demo: Path, engine: str) -> None:
 
 @pytest.mark.parametrize("engine", ["bwrap", "local", None])
 @pytest.mark.parametrize(("name", "value"), [("memory", "1g"), ("cpus", 1), ("pids_limit", 10)])
-def test_a_limit_that_the_engine_can_not_keep_is_refused(
-    demo: Path, engine: str | None, name: str, value: object
-) -> None:
-    given = Given(value, f"--{name}")
-    said = refusal(lambda: spec(demo, process_isolation_executable=engine, **{name: given}))
+def test_a_limit_that_the_engine_can_not_keep_is_refused(demo: Path, engine: str | None, name: str, value: Any) -> None:
+    given: dict[str, Any] = {name: Given(value, f"--{name}")}
+    said = refusal(lambda: spec(demo, process_isolation_executable=engine, **given))
     assert said.startswith(f"--{name}: the engine {engine or 'local'} can not limit")
     assert "podman and docker" in said
 
@@ -544,7 +542,7 @@ def test_who_chooses_another_engine_does_without_the_directorys_limits_and_is_to
         ("pids_limit", 1.5),
     ],
 )
-def test_impossible_limits_are_refused_by_name(demo: Path, name: str, value: object) -> None:
+def test_impossible_limits_are_refused_by_name(demo: Path, name: str, value: Any) -> None:
     assert refusal(lambda: spec(demo, process_isolation_executable="podman", **{name: value})).startswith(f"{name}: ")
 
 

@@ -73,6 +73,8 @@ def main(control: int) -> int:
         job = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
     except OSError as error:
         return _say(control, REFUSED, error.errno or 0)
+    except ValueError:  # a NUL in a word
+        return _say(control, REFUSED, 0)
     _let_go()
     _say(control, STARTED, job)
     orphans.rename(b"ee-minder", b"ee-minder of process %d" % job)

@@ -279,9 +279,11 @@ class _Expression:
         except EngineError:
             self._too_slow = True
             logging.getLogger("ee_runner").warning(
-                "%s in env/passwords takes longer than %g s on a line of the output, and is not tried again. Nested "
-                "repetitions (*, +) make it slow.", self._compiled.pattern, _MATCH_TIME
-            )  # fmt: skip
+                "%s in env/passwords takes longer than %g s on a line of the output, and is not tried again. "
+                "Nested repetitions (*, +) make it slow.",
+                self._compiled.pattern,
+                _MATCH_TIME,
+            )
             return False
 
 

@@ -55,11 +55,11 @@ class DockerEngine(OciEngine):
 
     def _own_options(self, plan: ExecutionPlan) -> tuple[str, ...]:
         """Have the container's id at hand, should the daemon go away: the job runs on without it."""
-        return ("--cidfile", str(_id_file(plan))) if plan.run_dir.is_dir() else ()
+        return ("--cidfile", str(endings.id_file(plan))) if plan.run_dir.is_dir() else ()
 
     def _end_processes(self, plan: ExecutionPlan) -> bool:
         try:
-            container = _id_file(plan).read_text()
+            container = endings.id_file(plan).read_text()
         except OSError:
             return False
         return endings.end_processes(container)
@@ -89,10 +89,6 @@ class DockerEngine(OciEngine):
                 words = ("--config", str(scratch.write("config.json", pulls.auth_file(auth)).parent))
             argv = (str(self.executable), *words, "pull", image_name(container))
             pulls.by_client(argv, self.name, image_name(container), progress, cancel)
-
-
-def _id_file(plan: ExecutionPlan) -> Path:
-    return plan.run_dir / f"{plan.mark}.cid"
 
 
 def _sdk_pull(endpoint: str, container: ContainerSpec) -> pulls.Steps:

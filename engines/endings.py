@@ -97,6 +97,11 @@ def note(run_dir: Path) -> Path:
     return run_dir / _OUT_OF_MEMORY
 
 
+def id_file(plan: ExecutionPlan) -> Path:
+    """Return the file in which a client leaves the id of the run's container."""
+    return plan.run_dir / f"{plan.mark}.cid"
+
+
 def end_processes(container_id: str) -> bool:
     """Kill what runs in a container whose engine does not answer any more; say whether all of it has ended."""
     if not re.fullmatch(r"[0-9a-f]{64}", container_id):

@@ -134,7 +134,6 @@ class OciEngine(ContainerEngine):
                 *container.options,
                 *(image_name(container), *handed.argv),
             )
-            endings.note(plan.run_dir).unlink(missing_ok=True)
             cwd = plan.run_dir if plan.run_dir.is_dir() else Path("/")
             try:
                 yield Invocation(argv, {**os.environ, **handed.client}, cwd, plan.terminal, adopt=False)
@@ -239,6 +238,13 @@ class OciEngine(ContainerEngine):
     # How it ended
 
     def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
+        try:
+            return self._judged(plan, outcome, tail, since)
+        finally:
+            for file in (endings.note(plan.run_dir), endings.id_file(plan)):
+                file.unlink(missing_ok=True)
+
+    def _judged(self, plan: ExecutionPlan, outcome: Outcome, tail: str, since: float) -> Outcome:
         if outcome.reason == "killed":  # not the job: the client says that by its exit code
             raise EngineError(
                 f"The client of {self.name} was {outcome.detail} in mid-run; the container has been removed."

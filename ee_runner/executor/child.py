@@ -154,7 +154,7 @@ class _MindedChild:
         if word == minder.STARTED:
             return numbers[0]
         if word == minder.REFUSED:
-            raise OSError(numbers[0], os.strerror(numbers[0]))
+            raise OSError(numbers[0], os.strerror(numbers[0]) if numbers[0] else "a word has a null byte in it")
         raise ChildProcessError("the process that was to mind it ended before it could")
 
     def type(self, data: bytes) -> int:
@@ -189,6 +189,8 @@ class _MindedChild:
 
     def close(self) -> None:
         self._say(minder.GOODBYE)
+        with contextlib.suppress(OSError):  # it has gone
+            self._control.shutdown(socket.SHUT_WR)
         for descriptor in self._streams:
             os.close(descriptor)
         if self._minder is not None:

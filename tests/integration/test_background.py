@@ -79,7 +79,7 @@ class Demo:
 
     def open_gate(self) -> None:
         """Let one job that waits go on."""
-        os.close(os.open(self.directory / "gate", os.O_WRONLY))
+        os.close(opened(self.directory / "gate"))
 
     def artifact(self, ident: str, name: str) -> bytes:
         path = self.directory / "artifacts" / ident / name
@@ -112,6 +112,19 @@ def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Demo]:
         for ident in re.findall(r"(\S+) \(process", done.stderr):
             made.call("stop", "-i", ident)
     assert done.returncode == 1, done.stdout + done.stderr
+
+
+def opened(pipe: Path) -> int:
+    """Open a named pipe to write to, when somebody reads it."""
+    found = []
+
+    def is_read() -> bool:
+        with contextlib.suppress(OSError):
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found)
+
+    wait_until(is_read, bound=BOUND, what=f"a reader of {pipe}")
+    return found[0]
 
 
 def gone(pid: int) -> None:
@@ -218,7 +231,7 @@ def held(demo: Demo) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_start_that_is_interrupted_cancels_the_job(demo: Demo, held: subprocess.Popen[str]) -> None:
-    descriptor = os.open(demo.directory / "env" / "envvars", os.O_WRONLY)  # opens when the job's process reads it
+    descriptor = opened(demo.directory / "env" / "envvars")
     held.send_signal(signal.SIGTERM)
     assert held.stderr is not None
     assert held.stderr.readline() == "ansible-runner: the job is being canceled\n"

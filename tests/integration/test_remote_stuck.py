@@ -58,6 +58,9 @@ class Chain:
             "job/project/endless.yml": LOUD % 2000,
             "job/project/loud.yml": LOUD % 10,
             "job/inventory/hosts": HOST,
+            "limited/project/endless.yml": LOUD % 2000,
+            "limited/inventory/hosts": HOST,
+            "limited/env/settings": "job_timeout: 8\n",
             "large/project/site.yml": LOUD % 1,
             "large/project/file": os.urandom(300_000).hex(),
         }.items():
@@ -108,11 +111,13 @@ def _unread(reader: Any) -> int:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chain]:
     chain = Chain(tmp_path_factory.mktemp("stuck"))
     endless = chain.run("transmit", chain.place / "job", "-p", "endless.yml").stdout
+    limited = chain.run("transmit", chain.place / "limited", "-p", "endless.yml").stdout
     loud = chain.run("transmit", chain.place / "job", "-p", "loud.yml", "-i", "dur").stdout
     with contextlib.ExitStack() as stack:
         for name, argv, given in (
             ("durable", ("worker", "--durable", "--keepalive-seconds", "1"), loud),
             ("worker", ("worker",), endless),
+            ("limited", ("worker",), limited),
             ("transmit", ("transmit", chain.place / "large", "-p", "site.yml"), b""),
         ):
             reading, writing = os.pipe()
@@ -137,6 +142,11 @@ def test_a_worker_that_nobody_reads_ends_when_it_is_told_to_once(chain: Chain, n
     assert code == 76
     assert b"The caller asked to stop, and the other end has read nothing" in chain.processes[name].stderr.read()
     assert seconds < 20
+
+
+def test_the_limit_of_a_job_holds_though_nobody_reads_its_results(chain: Chain) -> None:
+    assert chain.processes["limited"].wait(TIME) == 76
+    assert b"the other end has read nothing" in chain.processes["limited"].stderr.read()
 
 
 def test_a_transmit_that_nobody_reads_ends_when_it_is_told_to_once(chain: Chain) -> None:

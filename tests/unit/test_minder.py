@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from ee_runner import processes
+from ee_runner.errors import LaunchError
 from ee_runner.executor import Cancellation, Executor
 from ee_runner.job import Invocation, Limits, Outcome, Terminal
-from tests.support.processes import alive, wait_until
+from tests.support.processes import REPO, alive, wait_until
 
 BOUND = 20.0
 Supervise = Callable[..., "subprocess.Popen[bytes]"]
@@ -167,6 +168,7 @@ class TestTheMinderIsKilled:
 SUPERVISOR = """
 import os, sys
 from pathlib import Path
+from ee_runner.errors import LaunchError
 from ee_runner.executor import Cancellation, Executor
 from ee_runner.job import Invocation, Limits, Terminal
 
@@ -256,3 +258,20 @@ def test_the_minder_is_not_found_by_the_words_of_the_job() -> None:
     job.ended()
     assert words.startswith(b"ee-minder of process ")
     assert b"a-word-of-the-job" not in words
+
+
+def test_it_loads_next_to_nothing() -> None:
+    program = "import sys; sys.path.append(sys.argv[1]); from ee_runner import minder; print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-I", "-S", "-c", program, str(REPO)], text=True)
+    assert {"signal", "contextlib", "pathlib", "typing", "re", "enum", "subprocess"}.isdisjoint(loaded.split())
+
+
+def test_a_word_with_a_nul_is_refused_at_once() -> None:
+    with pytest.raises(LaunchError, match="null byte"):
+        Executor().run(
+            Invocation(("echo", "a\0b"), os.environ, Path("/"), Terminal.PTY),
+            Said(),
+            cancel=Cancellation(),
+            limits=Limits(),
+            passwords={},
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -143,6 +144,7 @@ class Runner(Results):
             self._conclude(pipeline, handlers, emitters, failures)
 
     def _execute(self, job: Prepared, store: ArtifactStore, pipeline: Pipeline) -> Outcome:
+        _say_useless_passwords(job)
         self._become("starting", store, pipeline, **self._command(job, store))
         with _agent(job, self.config.attachment.cancellation) as agent_socket:
             self._become("running", store, pipeline)
@@ -278,6 +280,13 @@ class Runner(Results):
     @property
     def errored(self) -> bool:
         return self.status == "error"
+
+
+def _say_useless_passwords(job: Prepared) -> None:
+    if job.plan.terminal is Terminal.PIPES and job.workspace.passwords and job.workspace.ssh_key is None:
+        logging.getLogger("ee_runner").warning(
+            "The passwords of env/passwords answer nothing: the job has no terminal on which a program could ask."
+        )
 
 
 def _is_observed(spec: JobSpec) -> bool:

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import ClassVar, Protocol
 
 from ee_runner import names
@@ -23,6 +23,9 @@ from ee_runner.plan import ExecutionPlan
 
 _TAIL = 4096
 _RETRY = 0.2
+
+_WHOLE_LINES = ("ansible", "ansible-playbook")
+"""Programs that leave a line unfinished only to ask something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +205,7 @@ class ContainerEngine(ABC):
                     stdin=stdin,
                     stop=self._stopper(plan),
                     started=started,
+                    whole_lines=PurePosixPath(plan.argv[0]).name in _WHOLE_LINES,
                 )
             except BaseException:
                 self._clear_on_the_way_out(plan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from ee_runner.engines import endings, faults, handover, pulls, users

@@ -55,12 +55,14 @@ def is_by_signal(rc: int | None) -> bool:
     return rc is not None and _signal(rc) is not None
 
 
-def by_signal(plan: ExecutionPlan, outcome: Outcome, told: Told) -> Outcome:
-    """Say of a job with such an exit code whether a signal from outside ended it.
+def judged(plan: ExecutionPlan, outcome: Outcome, told: Told) -> Outcome:
+    """Say of a job with such an exit code whether the kernel ended it, a signal from outside, or nobody.
 
     Where the log does not tell (podman keeps silent on ``stop`` and ``rm``), one of Ansible's commands was surely
     ended so: none of them has such an exit code of its own. Another program may.
     """
+    if told.out_of_memory:
+        return by_kernel(plan.container, outcome)
     rc = outcome.rc or 0
     number = _signal(rc)
     if number is None:

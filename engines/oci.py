@@ -256,12 +256,7 @@ class OciEngine(ContainerEngine):
         if outcome.rc in (_ENGINE_FAILED, _NOT_EXECUTABLE, _NOT_FOUND):
             return self._judge_ambiguous(plan, outcome, tail, self._told(plan, since))
         if endings.is_by_signal(outcome.rc):
-            told = self._told(plan, since)
-            return (
-                endings.by_kernel(plan.container, outcome)
-                if told.out_of_memory
-                else endings.by_signal(plan, outcome, told)
-            )
+            return endings.judged(plan, outcome, self._told(plan, since))
         return outcome
 
     def _judge_ambiguous(self, plan: ExecutionPlan, outcome: Outcome, tail: str, told: endings.Told) -> Outcome:

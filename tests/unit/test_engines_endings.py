@@ -19,7 +19,7 @@ def plan(program: str) -> ExecutionPlan:
 
 
 def ended(program: str, rc: int, *lines: str) -> Outcome:
-    return endings.by_signal(plan(program), Outcome("failed", rc, "exited"), endings.Told.by(lines))
+    return endings.judged(plan(program), Outcome("failed", rc, "exited"), endings.Told.by(lines))
 
 
 def test_a_log_is_read_line_by_line() -> None:
@@ -58,6 +58,10 @@ def test_without_a_word_of_the_log_only_ansibles_commands_were_surely_killed() -
     assert (own.status, own.rc, own.reason) == ("failed", 137, "exited")
     assert "its own" in own.detail
     assert ended("sh", 130, "start", "die") == Outcome("failed", 130, "exited")
+
+
+def test_the_kernels_signal_is_not_taken_for_somebodys() -> None:
+    assert ended("ansible-playbook", 137, "start", "oom", "die").reason == "oom"
 
 
 def test_what_the_kernel_ended_names_the_limit() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -75,10 +76,38 @@ def signals(cancellation: Cancellation) -> Iterator[None]:
             if signal.getsignal(stopping) is not signal.SIG_IGN:  # nohup
                 previous[stopping] = signal.signal(stopping, cancel)
         previous[signal.SIGWINCH] = signal.signal(signal.SIGWINCH, resize)
-        yield
+        with _passed_on():
+            yield
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler or signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _passed_on() -> Iterator[None]:
+    """Have a signal that the kernel gives to another thread wake the main one, in which alone Python handles it.
+
+    It does so at times, for one when a suspended process goes on.
+    """
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    listener = threading.Thread(target=_pass_on, args=(read, threading.get_ident()), daemon=True)
+    listener.start()
+    before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(write)
+        listener.join()
+        os.close(read)
+
+
+def _pass_on(read: int, main: int) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while numbers := os.read(read, 64):
+        if set(numbers) != {signal.SIGWINCH}:  # which is what wakes, and does no harm
+            signal.pthread_kill(main, signal.SIGWINCH)
 
 
 def complain(text: str) -> None:

@@ -115,8 +115,8 @@ def detail(scene: Scene) -> str:
 
 
 def container(scene: Scene) -> str:
-    (line,) = observe.containers(scene.place, scene.ident)
-    return line.split()[0]
+    (name,) = {line.split()[0] for line in observe.containers(scene.place, scene.ident)}
+    return name
 
 
 @befallen(OUT_OF_MEMORY)

@@ -165,11 +165,10 @@ class Job:
             str(int(self.since)),
             *(["--until", "0s"] if place.engine == "docker" else ["--stream=false"]),
         ]
-        asked = {"events": [place.engine, "events", *since], "info": [place.engine, "info"]}
+        asked = {"events": [place.engine, "events", *since]}
         for name in names:
             asked[f"inspect {name}"] = [place.engine, "container", "inspect", name]
             asked[f"logs {name}"] = [place.engine, "logs", name]
-            asked[f"top {name}"] = [place.engine, "top", name]
         told = {what: place.command(argv) for what, argv in asked.items()}
         texts = {what: (done.stdout + done.stderr).encode() for what, done in told.items()}
         log = RUN / "dockerd.log"

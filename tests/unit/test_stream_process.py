@@ -314,7 +314,10 @@ def test_an_event_can_not_choose_where_it_is_written(tmp_path: Path, hostile: di
     assert end.reason == "lost"
     assert tree(tmp_path) <= {
         "job",
-        *(f"job/artifacts{name}" for name in ("", "/job_events", "/status", "/stdout", "/stderr", "/.stream")),
+        *(
+            f"job/artifacts{name}"
+            for name in ("", "/job_events", "/reason", "/status", "/stdout", "/stderr", "/.stream")
+        ),
     }
 
 

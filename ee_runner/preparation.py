@@ -109,6 +109,7 @@ def _claim(
         artifact_dir=spec.artifact_dir,
         engine=engine,
         stoppable=attachment.stoppable,
+        grace=spec.limits.grace,
         paths=temporary,
         bases=(*places.run_directory_bases(os.environ), *filter(None, own)),
     )

@@ -47,7 +47,7 @@ class Underway:
     """One job as its record has it.
 
     `engine` is what `registry.choose` takes, and `address` the variables that say where it is. A `stoppable` supervisor
-    is a command, which ends its job in order on SIGTERM. `paths` are temporary files and directories; so is all in
+    is a command, which ends its job in order on SIGTERM, and takes `grace` seconds for that. `paths` are temporary files and directories; so is all in
     `bases` whose name begins with `prefix`, which is the supervisor's own. `file` is the record itself, `host` the name
     of the machine that it was written on.
     """
@@ -63,6 +63,7 @@ class Underway:
     file: Path
     bases: tuple[Path, ...] = ()
     prefix: str = ""
+    grace: float = 0.0
     address: Mapping[str, str] | None = None
     host: str = ""
 
@@ -131,6 +132,7 @@ def claim(
     artifact_dir: Path,
     engine: str,
     stoppable: bool = False,
+    grace: float = 0.0,
     paths: Iterable[Path] = (),
     bases: Iterable[Path] = (),
 ) -> Iterator[Claim]:
@@ -147,6 +149,7 @@ def claim(
         engine=engine,
         supervisor=Identity.own(),
         stoppable=stoppable,
+        grace=grace,
         paths=tuple(path.absolute() for path in paths),
         file=Path(),
         bases=tuple(base.absolute() for base in bases),
@@ -324,6 +327,7 @@ def _understood(fields: Mapping[str, Any], file: Path) -> Underway:
         engine=_text(fields["engine"]),
         supervisor=Identity(int(pid), _text(born)),
         stoppable=fields["stoppable"] is True,
+        grace=float(fields["grace"]),
         paths=tuple(map(_place, fields["paths"])),
         file=file,
         bases=tuple(map(_place, fields["bases"])),

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner import processes
-from ee_runner.engines import handover, needs
+from ee_runner.engines import endings, handover, needs
 from ee_runner.engines.base import Caller, Capabilities, ContainerEngine, EngineInfo
 from ee_runner.errors import EngineError, EngineUnavailable, MountRefused
 from ee_runner.executor import capture
@@ -130,6 +130,8 @@ class BwrapEngine(ContainerEngine):
 
     def _judge(self, plan: ExecutionPlan, outcome: Outcome, tail: str, *, since: float) -> Outcome:
         del since
+        if outcome.reason == "exited" and endings.is_by_signal(outcome.rc):
+            return endings.judged(plan, outcome, endings.Told())
         lines = tail.splitlines()
         if outcome.reason != "exited" or outcome.rc != 1 or not lines:
             return outcome

@@ -99,7 +99,7 @@ def _refusal(job: Supervisor) -> str:
 
 
 def _stop(job: Supervisor, *, quiet: bool) -> int:
-    patience = Limits().grace + _MARGIN
+    patience = (Limits().grace if job.record is None else job.record.grace) + _MARGIN
     with contextlib.ExitStack() as stack:
         process = stack.enter_context(_Process(job.process))
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from ee_runner.console import write
 
@@ -30,7 +32,8 @@ class PullProgress:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
-        self._bars = Progress(*columns, console=Screen(stderr=True), transient=True)
+        screen = io.TextIOWrapper(io.BufferedWriter(_Terminal()), sys.stderr.encoding, "replace")
+        self._bars = Progress(*columns, console=Screen(file=screen), transient=True)
         self._bars.start()
         self._tasks[""] = self._bars.add_task(f"Pulling {image}", total=None)
 
@@ -45,6 +48,23 @@ class PullProgress:
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
+
+
+class _Terminal(io.RawIOBase):
+    """Standard error, which takes everything, also when its terminal has been closed."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        write(2, bytes(data))
+        return len(data)
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return 2
 
 
 def occupy_standard_streams() -> None:

@@ -91,7 +91,7 @@ def _attachment() -> Any:
     from ee_runner.attachment import Attachment
     from ee_runner.logs import log
 
-    return Attachment(explain=log.debug, warn=caller.complain)
+    return Attachment(explain=log.debug, warn=caller.complain, stoppable=True)
 
 
 def _info() -> int:

@@ -21,6 +21,9 @@ from ee_runner.secrets import Secret
 
 _CHUNK = 65536
 _SELECTABLE = 1024
+_DAY = 86400.0
+"""Seconds; the kernel does not take a month."""
+
 _DRAIN = 1.0
 """Seconds that output may still come after the job's own process has gone."""
 
@@ -243,7 +246,7 @@ class _Session:
             return max(self._exited + _DRAIN - now, 0.0)
         patience = self._cancel.patience
         moments = [None if patience is None else now + patience, self._prompter.due]
-        return min((max(moment - now, 0.0) for moment in moments if moment is not None), default=None)
+        return min((min(max(moment - now, 0.0), _DAY) for moment in moments if moment is not None), default=None)
 
     def _look(self, now: float) -> None:
         """See to what is due in this thread: the caller's own callback, and a prompt on which the output rests."""

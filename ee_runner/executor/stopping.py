@@ -20,6 +20,9 @@ from ee_runner.job import Limits, Reason
 _MARGIN = 5.0
 """Seconds beyond the grace that stopping a container may take before its client is killed."""
 
+_DAY = 86400.0
+"""Seconds; poll(2) does not take a month."""
+
 _BREATH = 1.0
 """Seconds between two looks at a job that would be idle, were its output not being delivered."""
 
@@ -129,7 +132,7 @@ class Stopping:
             moments += [end if end > now else now + _BREATH for _, end in self._ends()]  # output is being delivered
         if self._kill_at is not None:
             moments.append(self._kill_at)
-        return min((max(moment - now, 0.0) * 1000 for moment in moments), default=None)
+        return min((min(max(moment - now, 0.0), _DAY) * 1000 for moment in moments), default=None)
 
     def _begin_to_stop(self, reason: Reason, now: float) -> None:
         with self._lock:

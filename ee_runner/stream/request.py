@@ -28,7 +28,9 @@ _STAYS = frozenset(
 )
 """Options of an end itself: none is sent, and off the wire none is taken."""
 
-_OURS = frozenset({"container_pull", "rotate_artifacts_age", "rotate_artifacts_size"})
+_OURS = frozenset(
+    {"container_pull", "rotate_artifacts_age", "rotate_artifacts_size", "memory", "cpus", "pids_limit", "stop_grace"}
+)
 """Options that ansible-runner does not know as keywords: they travel where it does not look."""
 
 _OF_ROLES = ("role", "role_vars", "role_skip_facts", "host_pattern")

@@ -442,3 +442,22 @@ def test_a_job_in_the_background_outlives_the_terminal_that_it_was_started_on(de
     assert demo.call("is-alive").returncode == 0
     demo.open_gate()
     demo.wait_for("one", b"successful")
+
+
+def test_the_progress_of_a_pull_stands_a_closed_terminal(demo: Demo) -> None:
+    code = """
+import pathlib, signal
+hung_up = []
+signal.signal(signal.SIGHUP, lambda *_: hung_up.append(1))
+from ee_runner.cli.display import PullProgress
+progress = PullProgress()
+progress.start("an image")
+pathlib.Path("shown").touch()
+while not hung_up:
+    signal.sigtimedwait([], 0.05)
+progress.update("a layer", 1, 2)
+progress.finish()
+"""
+    with Terminal(sys.executable, "-c", code, cwd=demo.directory) as program:
+        wait_until((demo.directory / "shown").exists, bound=BOUND, what="the progress")
+    assert program.wait(BOUND) == 0

@@ -245,6 +245,7 @@ WHOLE = {
     "engine": "local",
     "supervisor": [1, "2@3"],
     "stoppable": True,
+    "grace": 10.0,
     "paths": ["/tmp/a"],
     "bases": ["/tmp"],
     "prefix": "ee_runner_1_0123abcd_",

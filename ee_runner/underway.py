@@ -47,9 +47,9 @@ class Underway:
     """One job as its record has it.
 
     `engine` is what `registry.choose` takes, and `address` the variables that say where it is. A `stoppable` supervisor
-    is a command, which ends its job in order on SIGTERM, and takes `grace` seconds for that. `paths` are temporary files and directories; so is all in
-    `bases` whose name begins with `prefix`, which is the supervisor's own. `file` is the record itself, `host` the name
-    of the machine that it was written on.
+    is a command, which ends its job in order on SIGTERM, and takes `grace` seconds for that. `paths` are temporary
+    files and directories; so is all in `bases` whose name begins with `prefix`, which is the supervisor's own. `file`
+    is the record itself, `host` the name of the machine that it was written on.
     """
 
     mark: str

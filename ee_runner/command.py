@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RawTarget, View
+from ee_runner.secrets import mask_environment
 
 if TYPE_CHECKING:
     from ee_runner.workspace import Workspace
@@ -142,11 +143,21 @@ def _observation(
     }
     if _is_adhoc(spec):
         own[ADHOC_ID] = taken.get(ADHOC_ID, "1")
+    hidden = _hidden(workspace)
+    if hidden:
+        own["EE_RUNNER_HIDDEN_ENV"] = ",".join(hidden)
     if spec.omit_event_data:
         own["EE_RUNNER_OMIT_EVENT_DATA"] = "1"
     if spec.only_failed_event_data:
         own["EE_RUNNER_ONLY_FAILED_EVENT_DATA"] = "1"
     return {**changed, **own}
+
+
+def _hidden(workspace: Workspace) -> list[str]:
+    """Return the names of the variables whose values are to lie in no file, not even as gathered facts."""
+    given = workspace.envvars
+    masked = mask_environment(given, workspace.passwords.values(), own=given)
+    return [name for name, value in given.items() if masked[name] != value and "," not in name]
 
 
 def _is_adhoc(spec: JobSpec) -> bool:

@@ -32,13 +32,13 @@ def new_mark() -> str:
 class ExecutionPlan:
     """One job, ready for an engine.
 
-    `argv`, `env` and `cwd` are as seen inside; `env` holds what is set on top of the engine's own environment.
+    `argv`, `env` and `cwd` are as seen inside; `env` holds what is set on top of the engine's own environment, and
+    `own_env` names what of it the user has set. With `complete_env` it is whole: nothing of the caller's is added.
     `mounts` are the host paths that the job needs, in no particular order; the engine adds its own (agent, ~/.ssh)
     and the caller's volume mounts, checks and orders them. `agent_socket` is the ssh-agent of this job, or None.
     `selinux_relabel` says whether the mounts belong to the job alone and may be relabelled. `tty` gives the job a
-    terminal inside, whatever its client is connected to. With `complete_env` the environment is whole: nothing of the
-    caller's is added. `mark` is this run's own: all that the engine makes for it bears it. `rescue` is the command that
-    sees to what is left when the supervisor has died.
+    terminal inside, whatever its client is connected to. `mark` is this run's own: all that the engine makes for it
+    bears it. `rescue` is the command that sees to what is left when the supervisor has died.
     """
 
     ident: str
@@ -58,6 +58,7 @@ class ExecutionPlan:
     selinux_relabel: bool = False
     tty: bool = True
     complete_env: bool = False
+    own_env: frozenset[str] = frozenset()
     mark: str = field(default_factory=new_mark)
     rescue: tuple[str, ...] = ()
 
@@ -106,6 +107,7 @@ def make(
         run_dir=workspace.run_dir,
         selinux_relabel=not emulated,
         tty=tty,
+        own_env=frozenset(workspace.envvars),
         mark=mark or new_mark(),
         rescue=rescue,
     )

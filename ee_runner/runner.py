@@ -183,7 +183,8 @@ class Runner(Results):
         known = job.plan.passwords.values()
         inherited = {} if job.engine.capabilities.own_root else os.environ
         own = {name: value for name, value in job.plan.env.items() if inherited.get(name) != value != job.nonce}
-        command, cwd, env = redact_words(job.plan.argv, known), str(job.plan.cwd), mask_environment(own, known)
+        command, cwd = redact_words(job.plan.argv, known), str(job.plan.cwd)
+        env = mask_environment(own, known, own=job.plan.own_env)
         store.write_command(command=command, cwd=cwd, env=env)
         return {"command": list(command), "cwd": cwd, "env": env}
 

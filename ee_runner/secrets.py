@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 MASK = "********"
 
@@ -13,6 +13,11 @@ _LEAST = 4
 
 _REVEALING_PARTS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "credential")
 _REVEALING_WORDS = re.compile(r"\w*pass|pass\w*|(\w*pwd|\w*auth|authorization|\w*keys?)\d*", re.ASCII)
+_SETTING = re.compile(
+    r"(ansible|ee_runner|lc)_\w+|python\w*|lang(uage)?|term|tz|path|home|user|logname|shell|pwd|tmpdir|editor|pager"
+    r"|columns|lines|no_color|(https?|ftp|no|all)_proxy",
+    re.ASCII | re.IGNORECASE,
+)
 _ORDINARY = re.compile(
     r"(old)?pwd|ssh_auth_sock|\w*host_?key_?(checking|auto_?add)|(pubkey|password|hostbased)authentication", re.ASCII
 )
@@ -54,10 +59,17 @@ class Secret:
         raise TypeError("a Secret is never pickled")
 
 
-def mask_environment(env: Mapping[str, str], secrets: Iterable[Secret] = ()) -> dict[str, str]:
-    """Return a copy of the environment with the values of revealing names masked, and in the others what is secret."""
+def mask_environment(
+    env: Mapping[str, str], secrets: Iterable[Secret] = (), *, own: Collection[str] = ()
+) -> dict[str, str]:
+    """Return a copy of the environment with the values of revealing names masked, and in the others what is secret.
+
+    `own` are the names of variables that the user has set for the job: what they hold is the user's own affair, unless
+    the name is that of a setting that everybody knows.
+    """
     known = tuple(secrets)
-    return {name: MASK if is_revealing(name) else _redacted(value, known) for name, value in env.items()}
+    hidden = {name for name in env if is_revealing(name) or (name in own and not _SETTING.fullmatch(name))}
+    return {name: MASK if name in hidden else _redacted(value, known) for name, value in env.items()}
 
 
 def redact_words(argv: Sequence[str], secrets: Iterable[Secret] = ()) -> tuple[str, ...]:

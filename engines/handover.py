@@ -58,7 +58,7 @@ def environment(plan: ExecutionPlan, scratch: Scratch, *, engine: str) -> Handed
     """
     if not pipes.reach(engine, plan.container.options, os.environ):
         return Handed(*_shown(plan.env, scratch), plan.argv)
-    plain, secret = split_secrets(plan.env, plan.passwords.values())
+    plain, secret = split_secrets(plan.env, plan.passwords.values(), own=plan.own_env)
     if not secret:
         return Handed(*_shown(plain, scratch), plan.argv)
     shell_text = os.fsencode("".join(map(_export, secret.items())))
@@ -69,9 +69,14 @@ def environment(plan: ExecutionPlan, scratch: Scratch, *, engine: str) -> Handed
     return Handed(*_shown(plain, scratch), words, (mount,))
 
 
-def split_secrets(env: Mapping[str, str], known: Collection[Secret]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variables that may be seen, and those that hold a secret: what the artifact ``command`` masks."""
-    masked = mask_environment(env, known)
+def split_secrets(
+    env: Mapping[str, str], known: Collection[Secret], *, own: Collection[str] = ()
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the variables that may be seen, and those that hold a secret: what the artifact ``command`` masks.
+
+    `own` are the names of variables that may hold one, see `mask_environment`; no shell has to know them.
+    """
+    masked = mask_environment(env, known, own={name for name in own if _SHELL_NAME.fullmatch(name)})
     secret = {name: value for name, value in env.items() if value and masked[name] != value}
     for name, value in secret.items():
         if not _SHELL_NAME.fullmatch(name) or "\0" in value:

@@ -18,6 +18,7 @@ ansible-playbook started by a task is not observed. Without them the plugin does
     EE_RUNNER_EVENTS_NONCE             hexadecimal string
     EE_RUNNER_OMIT_EVENT_DATA          1: leave event_data empty
     EE_RUNNER_ONLY_FAILED_EVENT_DATA   1: leave event_data empty, except in events of failure
+    EE_RUNNER_HIDDEN_ENV               names, with commas between: variables whose values a fact cache is not to have
     EE_RUNNER_MAX_RESULT               bytes; a larger record is cut and says so
     EE_RUNNER_RESTORE_ENV              JSON object: variables to set (a string) or remove (null) after the import
 """
@@ -38,6 +39,7 @@ from typing import Any
 
 from ansible import constants as C  # type: ignore[import-untyped]  # noqa: N812
 from ansible.executor.task_queue_manager import TaskQueueManager  # type: ignore[import-untyped]
+from ansible.plugins.cache import BaseFileCacheModule  # type: ignore[import-untyped]
 from ansible.plugins.callback import CallbackBase  # type: ignore[import-untyped]
 from ansible.utils.display import Display  # type: ignore[import-untyped]
 
@@ -64,6 +66,7 @@ OWN_VARIABLES = (
     "EE_RUNNER_EVENTS_NONCE",
     "EE_RUNNER_OMIT_EVENT_DATA",
     "EE_RUNNER_ONLY_FAILED_EVENT_DATA",
+    "EE_RUNNER_HIDDEN_ENV",
     "EE_RUNNER_MAX_RESULT",
     "EE_RUNNER_RESTORE_ENV",
 )
@@ -92,6 +95,7 @@ class Settings:
         self.nonce = nonce
         self.omit = environ.get("EE_RUNNER_OMIT_EVENT_DATA") == "1"
         self.only_failed = environ.get("EE_RUNNER_ONLY_FAILED_EVENT_DATA") == "1"
+        self.hidden = frozenset(filter(None, environ.get("EE_RUNNER_HIDDEN_ENV", "").split(",")))
         limit = environ.get("EE_RUNNER_MAX_RESULT", "")
         self.max_result = int(limit) if limit.isdigit() else DEFAULT_MAX_RESULT
         self.job_ids = {
@@ -390,6 +394,10 @@ class Observer:
         setattr(Display, verbose, self._watch_verbose(getattr(Display, verbose)))
         Display.system_warning = self._watch_message(Display.system_warning, "system_warning")
         Display.debug = self._watch_message(Display.debug, "debug")
+        if hasattr(CallbackBase, "_handle_exception"):
+            CallbackBase._handle_exception = hiding_exceptions(CallbackBase._handle_exception)
+        if self._settings.hidden:
+            BaseFileCacheModule.set = hiding_variables(BaseFileCacheModule.set, self._settings.hidden)
 
     # A forked worker gets the wrapped functions too. It must pass through: its output goes to the parent's queue,
     # and the lock may have been held by another thread at the moment of the fork.
@@ -798,6 +806,34 @@ def without_env(res: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(facts, dict) or "ansible_env" not in facts:
         return res
     return {**res, "ansible_facts": {name: value for name, value in facts.items() if name != "ansible_env"}}
+
+
+def hiding_exceptions(handle: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep callbacks from printing why a hidden task failed: ansible-core 2.19 leaves that in its result."""
+
+    def handle_exception(callback: Any, result: Any, *args: Any, **kwargs: Any) -> Any:
+        current = getattr(callback, "_current_task_result", None)
+        if is_hidden(result) or (current is not None and task_of(current).no_log is True):
+            result.pop("exception", None)
+            return None
+        return handle(callback, result, *args, **kwargs)
+
+    return handle_exception
+
+
+def hiding_variables(keep: Callable[..., Any], hidden: frozenset[str]) -> Callable[..., Any]:
+    """Keep the values of these variables out of the files of a fact cache; plays still see them."""
+
+    def set_facts(cache: Any, key: str, value: Any) -> None:
+        environment = value.get("ansible_env") if isinstance(value, dict) else None
+        if not isinstance(environment, dict) or hidden.isdisjoint(environment):
+            keep(cache, key, value)
+            return
+        masked = {name: "********" if name in hidden else text for name, text in environment.items()}
+        keep(cache, key, {**value, "ansible_env": masked})
+        cache._cache[key] = value
+
+    return set_facts
 
 
 def is_hidden(item: Any) -> bool:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import selectors
 import signal
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +32,9 @@ _DRAIN = 1.0
 
 _DRAIN_LIMIT = 10.0
 """Seconds after which even output that flows without a pause is left alone."""
+
+_BEYOND = 65536
+"""Bytes that a terminal holds beyond those that can be counted: the limit of the kernel's tty buffers."""
 
 _KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
 
@@ -114,6 +120,7 @@ class _Session:
         self._selector = selectors.DefaultSelector() if limits.pexpect_use_poll else selectors.SelectSelector()
         self._exited: float | None = None
         self._code: int | None = None
+        self._owed: int | None = None
         self._left: list[int] = []
         self._untyped = bytearray()
         self._quiet = False
@@ -212,6 +219,8 @@ class _Session:
             self._selector.unregister(descriptor)
             return
         self._stopping.output_came()
+        if self._owed is not None:
+            self._owed -= len(data)
         if not self._discarding:
             self._prompter.feed(data, time.monotonic())
             self._stopping.delivering = True
@@ -269,8 +278,16 @@ class _Session:
             return False
         if not self._output_open:
             return True
+        if self._owed is None:
+            self._owed = self._in_flight()
         late = time.monotonic() - self._exited
-        return (late >= _DRAIN and self._quiet) or late >= _DRAIN_LIMIT
+        return (late >= _DRAIN and self._quiet) or (late >= _DRAIN_LIMIT and self._owed < 0)
+
+    def _in_flight(self) -> int:
+        """Return how many bytes the job's own process may have left on the way, however slowly they are taken."""
+        outputs = [key.fd for key in self._selector.get_map().values() if callable(key.data)]
+        waiting = [fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)) for descriptor in outputs]
+        return sum(int.from_bytes(count, sys.byteorder) for count in waiting) + _BEYOND
 
     @property
     def _output_open(self) -> bool:

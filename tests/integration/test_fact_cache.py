@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import ee_runner
 from ee_runner.facts import read_facts, write_facts
 from tests.integration.test_callback import BIN, environment
 
@@ -208,3 +209,25 @@ def test_a_prefix_is_that_of_ansible(tmp_path: Path) -> None:
     place.play(set_facts("y: 2"))
     assert read_facts(place.cache, "localhost", prefix="pre-") == {"x": 1, "y": 2}
     assert read_facts(place.cache, "localhost") == {}
+
+
+def test_variables_of_the_caller_are_facts_and_lie_in_no_artifact(tmp_path: Path) -> None:
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project/site.yml").write_text(
+        "- hosts: localhost\n"
+        "  gather_subset: [env, '!all', '!min']\n"
+        "  tasks:\n"
+        "    - assert: {that: ansible_env.ODDLY_NAMED | length == 11}\n"
+        "- hosts: localhost\n"
+        "  gather_facts: false\n"
+        "  tasks:\n"
+        "    - assert: {that: ansible_env.ODDLY_NAMED | length == 11}\n"
+    )
+    runner = ee_runner.run(
+        private_data_dir=tmp_path, playbook="site.yml", envvars={"ODDLY_NAMED": "hush, hush!", "LANG": "C.UTF-8"}
+    )
+    assert runner.status == "successful"
+    texts = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    cached = next(text for path, text in texts.items() if path.parent.name == "fact_cache")
+    assert json.loads(cached)["ansible_env"]["LANG"] == "C.UTF-8", "what everybody may know is kept"
+    assert [path for path, text in texts.items() if "hush, hush!" in text] == []

@@ -825,15 +825,23 @@ def hiding_variables(keep: Callable[..., Any], hidden: frozenset[str]) -> Callab
     """Keep the values of these variables out of the files of a fact cache; plays still see them."""
 
     def set_facts(cache: Any, key: str, value: Any) -> None:
-        environment = value.get("ansible_env") if isinstance(value, dict) else None
-        if not isinstance(environment, dict) or hidden.isdisjoint(environment):
-            keep(cache, key, value)
-            return
-        masked = {name: "********" if name in hidden else text for name, text in environment.items()}
-        keep(cache, key, {**value, "ansible_env": masked})
+        keep(cache, key, without_values(value, hidden))
         cache._cache[key] = value
 
     return set_facts
+
+
+def without_values(facts: Any, hidden: frozenset[str]) -> Any:
+    """Return facts with the values of these variables masked; ansible-core 2.19 hands them over as a text of JSON."""
+    if not isinstance(facts, dict):
+        return facts
+    if set(facts) == {"__payload__"}:
+        return {"__payload__": json.dumps(without_values(json.loads(facts["__payload__"]), hidden))}
+    environment = facts.get("ansible_env")
+    if not isinstance(environment, dict) or hidden.isdisjoint(environment):
+        return facts
+    masked = {name: "********" if name in hidden else text for name, text in environment.items()}
+    return {**facts, "ansible_env": masked}
 
 
 def is_hidden(item: Any) -> bool:

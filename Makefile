@@ -32,7 +32,7 @@ test: packages $(VENV)/.dev ## everything
 	status=$$?; echo "make test: $$(( $$(date +%s) - start )) seconds"; exit $$status
 
 rest: packages $(VENV)/.dev
-	$(PYTEST) tests/unit tests/integration tests/packaging
+	$(PYTEST) tests/faults tests/unit tests/integration tests/packaging
 
 lint: $(VENV)/.dev ## ruff check, ruff format --check
 	$(BIN)/ruff check .
@@ -45,8 +45,8 @@ types: $(VENV)/.dev ## mypy
 unit: $(VENV)/.dev ## the tests that need neither engines nor root
 	$(PYTEST) tests/unit
 
-engines: packages $(VENV)/.dev ## the contract suite and the faults of every run, on each of ENGINES
-	$(PYTEST) tests/engines tests/faults
+engines: packages $(VENV)/.dev ## the contract suite, on each of ENGINES
+	$(PYTEST) tests/engines
 
 faults: packages $(VENV)/.dev ## each fault on each of ENGINES, and the table in docs/faults.md made of them; takes half an hour
 	$(PYTEST) tests/faults --write-fault-table

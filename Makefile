@@ -70,7 +70,7 @@ matrix: packages ## unit and integration tests on each of PYTHONS, with the newe
 	done
 
 # How many jobs `make soak` cancels or kills the supervisor of, and of how many remote jobs, on each engine, an end.
-ROUNDS ?= 400
+ROUNDS ?= 420
 REMOTE_ROUNDS ?= 50
 soak: packages $(VENV)/.dev ## jobs canceled and killed at random moments, remote ones too, on each of ENGINES; takes two hours
 	@status=0; $(BIN)/python bench/soak.py jobs --rounds $(ROUNDS) --engines $(ENGINES) || status=1; \

@@ -1,6 +1,6 @@
 """Jobs that are canceled, and jobs whose supervisor is killed, at random moments, again and again, on every engine.
 
-    python bench/soak.py jobs --rounds 400 --at-once 4        half are canceled, half have their supervisor killed
+    python bench/soak.py jobs --rounds 420 --at-once 4        half are canceled, half have their supervisor killed
     python bench/soak.py jobs --seed 4711 --only 17           the 17th round of that seed again
     python bench/soak.py remote --rounds 50 --engine podman   remote jobs, one end of which is killed (soak_remote.py)
 
@@ -38,8 +38,9 @@ from tests.engines.place import CONTAINERS, Place
 from tests.faults import observe
 from tests.faults.scene import GRACE, Scene, staged
 from tests.faults.ways import WAYS
-from tests.support import images, machine, stubborn
+from tests.support import images, machine, sshd, stubborn
 from tests.support.processes import alive
+from tests.support.sshd import SshServer
 
 ENGINES = ("local", "bwrap", "podman", "podman-rootless", "docker")
 KINDS = ("short", "stubborn")
@@ -118,11 +119,15 @@ def places(engines: Sequence[str], root: Path) -> Iterator[Mapping[str, Place]]:
         yield found
 
 
-def play(drawn: Round, place: Place) -> Told:
-    """Play a round; raises TooLate."""
+def play(drawn: Round, place: Place, server: SshServer) -> Told:
+    """Play a round; raises TooLate.
+
+    The stubborn job has the master of an ssh connection, unless nobody is left to end it: no word of the job is to be
+    found in such a process, which ends by itself.
+    """
     with staged(place) as scene:
-        files = stubborn.stubborn(scene.word) if drawn.kind == "stubborn" else stubborn.short(scene.word, seconds=0.5)
-        scene.write(files)
+        stays = stubborn.stubborn(scene.word, None if drawn.deed == "kill both" else server)
+        scene.write(stays if drawn.kind == "stubborn" else stubborn.short(scene.word, seconds=0.5))
         try:
             told = canceled(scene, drawn) if drawn.deed in WAYS else killed(scene, drawn)
         except AssertionError as error:
@@ -131,9 +136,14 @@ def play(drawn: Round, place: Place) -> Told:
         return replace(told, faults=[*told.faults, *unsound(scene, told)])
 
 
+def network(scene: Scene) -> tuple[str, ...]:
+    """Return the options with which a container reaches the ssh server."""
+    return ("--network=host",) if scene.place.contained else ()
+
+
 def canceled(scene: Scene, drawn: Round) -> Told:
     """Ask for the end, and see that nothing is left as soon as the job has ended."""
-    job = WAYS[drawn.deed](scene, (), None)
+    job = WAYS[drawn.deed](scene, network(scene), None)
     sleep_until(drawn, scene, job.supervisor)
     asked = time.monotonic()
     job.ask()
@@ -152,7 +162,7 @@ def canceled(scene: Scene, drawn: Round) -> Told:
 
 def killed(scene: Scene, drawn: Round) -> Told:
     """Kill the supervisor, and see the job gone and settled."""
-    supervisor = scene.run()
+    supervisor = scene.run(*(f"--container-option={option}" for option in network(scene)))
     sleep_until(drawn, scene, supervisor.pid)
     minders = scene.minders(supervisor.pid) if drawn.deed == "kill both" else []
     for number in (signal.SIGSTOP, signal.SIGKILL):
@@ -223,8 +233,9 @@ def unsound(scene: Scene, told: Told) -> Iterator[str]:
 class Soak:
     """Plays rounds, several at once, and tells of each as it ends."""
 
-    def __init__(self, found: Mapping[str, Place]) -> None:
+    def __init__(self, found: Mapping[str, Place], server: SshServer) -> None:
         self._places = found
+        self._server = server
         self._telling = threading.Lock()
         self.played: list[tuple[Round, Told]] = []
 
@@ -232,7 +243,7 @@ class Soak:
         """Play a round, earlier if its moment was too late."""
         while True:
             try:
-                told = play(drawn, self._places[drawn.engine])
+                told = play(drawn, self._places[drawn.engine], self._server)
             except TooLate:
                 drawn = replace(drawn, moment=drawn.moment / 2)
             except Exception:
@@ -277,9 +288,13 @@ def jobs(given: argparse.Namespace) -> int:
     """Play the rounds that were asked for; 1 when there were faults."""
     print(f"seed {given.seed}, {given.rounds} rounds on {', '.join(given.engines)}", flush=True)
     drawn = list(rounds(given.rounds, seed=given.seed, engines=given.engines))
-    with tempfile.TemporaryDirectory(prefix="soak-") as root, places(given.engines, Path(root)) as found:
+    with (
+        tempfile.TemporaryDirectory(prefix="soak-") as root,
+        places(given.engines, Path(root)) as found,
+        sshd.serve() as server,
+    ):
         Path(root).chmod(0o755)  # rootless podman's user has a place in it
-        soak = Soak(found)
+        soak = Soak(found, server)
         with ThreadPoolExecutor(given.at_once) as pool:
             list(pool.map(soak.play, [each for each in drawn if given.only in (None, each.number)]))
     summary(soak.played)
@@ -290,7 +305,7 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     sorts = parser.add_subparsers(required=True)
     mine = sorts.add_parser("jobs", help="cancel jobs, and kill their supervisors")
-    mine.add_argument("--rounds", type=int, default=400)
+    mine.add_argument("--rounds", type=int, default=420)
     mine.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, metavar="ENGINE")
     mine.add_argument("--at-once", type=int, default=4, help="rounds that are played at the same time")
     mine.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10_000))

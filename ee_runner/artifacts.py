@@ -104,7 +104,7 @@ class ArtifactStore:
             _replace(f"{name}.partial", name, data, within=self._home)
 
     def _overwrite(self, name: str, data: bytes) -> None:
-        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._home)
+        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=self._home)
         try:
             _write_all(descriptor, data)
             os.ftruncate(descriptor, len(data))
@@ -114,7 +114,7 @@ class ArtifactStore:
     def _open(self, path: Path, flags: int, *, within: int | None = None) -> int:
         name = str(path) if within is None else path.name
         with _explained(path):
-            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=within)
+            descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=within)
         self._stack.callback(os.close, descriptor)
         return descriptor
 
@@ -133,10 +133,15 @@ def _replace(partial: str, final: str, data: bytes, *, within: int) -> None:
         os.unlink(partial, dir_fd=within)
         descriptor = os.open(partial, flags, 0o600, dir_fd=within)
     try:
-        _write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
-    os.rename(partial, final, src_dir_fd=within, dst_dir_fd=within)
+        try:
+            _write_all(descriptor, data)
+        finally:
+            os.close(descriptor)
+        os.rename(partial, final, src_dir_fd=within, dst_dir_fd=within)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(partial, dir_fd=within)
+        raise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

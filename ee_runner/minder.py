@@ -90,7 +90,6 @@ class _Minder:
         for descriptor in (self._children, wake):
             os.set_blocking(descriptor, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, _noted)
 
     def mind(self) -> int:
         """Do what the supervisor says until it says goodbye, or dies."""
@@ -159,10 +158,12 @@ def _parent() -> list[int]:
 
 
 def _deaf() -> list[int]:
-    """Ignore what is meant for the supervisor; return the signals that the job is to have at their defaults."""
+    """Hear of children alone, whatever the supervisor heeds; return the signals that the job is to have by default."""
     heard = [number for number in _IGNORED if signal.getsignal(number) != signal.SIG_IGN]  # nohup stays nohup
     for number in heard:
         signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _noted)  # ignored or held back by the supervisor, it would tell nothing here
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     return [*heard, *_RESET]
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import select
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 _OTHER_KERNEL = re.compile(r"(?:.*[=/.])?(?:kata|runsc|gvisor|krun)\b.*")
+_HANDLE: int = getattr(os, "O_PATH", 0)
 _ROUND = 0.05
 _PATIENCE = 1.0
 
@@ -52,7 +55,6 @@ def handed_out(path: Path, data: bytes, *, again: bool = False, mode: int = 0o60
     Raises OSError when no pipe can be made there.
     """
     giver = _Giver(path, data, again=again, mode=mode)
-    giver.make(path)
     thread = threading.Thread(target=giver.give, daemon=True)
     thread.start()
     owner = os.getpid()
@@ -72,11 +74,8 @@ class _Giver:
         self._again = again
         self._mode = mode
         self._over = threading.Event()
-
-    def make(self, path: Path) -> None:
-        os.mkfifo(path, 0o600)
-        if self._mode != 0o600:
-            path.chmod(self._mode)
+        self._changing = threading.Lock()
+        self._pipe = _Pipe(path, mode)
 
     def give(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # SIGPIPE would end a program that takes it so
@@ -87,13 +86,10 @@ class _Giver:
                     return
 
     def _give_once(self) -> None:
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
+        with self._pipe.opened(os.O_WRONLY) as descriptor:
             if not self._over.is_set():
                 self._leave_name()
                 self._write(descriptor)
-        finally:
-            os.close(descriptor)
 
     def _write(self, descriptor: int) -> None:
         """Write all of it, unless the reader goes away or does not read on when the job is over."""
@@ -111,28 +107,66 @@ class _Giver:
     def _leave_name(self) -> None:
         """Take this pipe's name away before its reader can have come to the end: who opens it next is another."""
         if not self._again:
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
             return
-        fresh = self._path.with_name(f".{self._path.name}.next")
-        self.make(fresh)
-        fresh.rename(self._path)
+        following = self._path.with_name(f".{self._path.name}.next")
+        fresh = _Pipe(following, self._mode)
+        following.rename(self._path)
+        with self._changing:
+            earlier, self._pipe = self._pipe, fresh
+            earlier.close()
 
     def end(self, thread: threading.Thread) -> None:
         """See the writer end; one that waits in open(2) comes out of it when somebody seems to read."""
         self._over.set()
         for _ in range(round(_PATIENCE / _ROUND)):
             if not thread.is_alive():
+                self._pipe.close()
                 break
-            with contextlib.suppress(OSError), _opened(self._path):
+            with self._changing, contextlib.suppress(OSError), self._pipe.opened(os.O_RDONLY | os.O_NONBLOCK):
                 thread.join(_ROUND / 2)
             thread.join(_ROUND / 2)
-        self._path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # a job has put a directory there
+            self._path.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+class _Pipe:
+    """A new named pipe, opened as that pipe whatever comes to have its name: a job may put a link there.
+
+    Raises OSError when it can not be made. Where there is no /proc it is opened by its name.
+    """
+
+    def __init__(self, path: Path, mode: int) -> None:
+        os.mkfifo(path, 0o600)
+        self._handle: int | None = None
+        self._name = str(path)
+        try:
+            if _HANDLE:
+                self._take(os.open(path, _HANDLE | os.O_NOFOLLOW | os.O_CLOEXEC))
+            if mode != 0o600:
+                os.chmod(self._name, mode)  # noqa: PTH101 - a descriptor
+        except OSError:
+            self.close()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+
+    def _take(self, handle: int) -> None:
+        self._handle = handle
+        if not stat.S_ISFIFO(os.fstat(handle).st_mode):
+            raise OSError(errno.EEXIST, "something else has taken the name of a pipe")
+        if os.path.exists(f"/proc/self/fd/{handle}"):  # noqa: PTH110 - as a name it is used
+            self._name = f"/proc/self/fd/{handle}"
+
+    @contextlib.contextmanager
+    def opened(self, flags: int) -> Iterator[int]:
+        descriptor = os.open(self._name, flags | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None

@@ -39,13 +39,18 @@ def rotate(
     What stays are the newest `keep` jobs, of those the ones that ended less than `age` seconds ago, and of those the
     newest whose files take up to `size` bytes of the disk together; 0 or None is no limit. `current`, the caller's own
     job, counts as the newest and always stays (seed, section 4.9). So does a job that runs, or has no terminal status:
-    it was lost, and is evidence until it is settled; and whatever is no job's directory. A job that others rotate away
+    it was lost, and is evidence until it is settled; and whatever is no job's directory. All stays behind a link that
+    the current job may have made, since nothing of it is there. A job that others rotate away
     at the same time is theirs. Raises ArtifactError for what can not be listed, and when all else is done for what can
     not be removed.
     """
     if not (keep > 0 or age or size):
         return []
     with _opened(root) as directory:
+        if current is not None and root.is_symlink() and _ended(directory, f"{current.name}/status") is None:
+            raise ArtifactError(
+                f"{root} leads to where this job has no artifacts; nothing was removed. Remove the link."
+            )
         names, aside = _entries(directory, current)
         rotation = _Rotation(root, directory)
         rotation.discard(aside)

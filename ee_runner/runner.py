@@ -136,12 +136,23 @@ class Runner(Results):
                 outcome = outcome_of(error)
                 if outcome.reason == "engine":  # what it runs may have to be ended by a later job
                     job.claim.leave()
-                with contextlib.suppress(ArtifactError):  # the error that is raised says it already
-                    store.write_outcome(outcome)
+                self._keep_outcome(job, store, outcome, error)
                 failures.insert(0, error)
             self._stats = pipeline.stats
             self._settle(outcome)
             self._conclude(pipeline, handlers, emitters, failures)
+
+    @staticmethod
+    def _keep_outcome(job: Prepared, store: ArtifactStore, outcome: Outcome, error: BaseException) -> None:
+        """Write how a job ended that an error has ended; what the disk does not take now is left to a later job."""
+        if isinstance(error, ArtifactError):  # a full disk has room where nobody reads any more
+            with contextlib.suppress(OSError):
+                os.truncate(job.workspace.spool, 0)
+        try:
+            store.write_outcome(outcome)
+        except ArtifactError:  # the error that is raised says it already
+            if job.spec.artifact_dir.is_dir():
+                job.claim.leave()
 
     def _execute(self, job: Prepared, store: ArtifactStore, pipeline: Pipeline) -> Outcome:
         _say_useless_passwords(job)

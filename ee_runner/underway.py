@@ -139,13 +139,14 @@ def claim(
     """Keep a record of a job of this process for the length of the block; where none can be kept, go on without.
 
     `paths` are what the job's end leaves to be removed, `bases` the directories in which all is that begins with
-    `names.run_prefix`. The block may be left in a fork of the process, which changes nothing.
+    `names.run_prefix`. The record has the directories as they are now, without links: later ones may be the job's. The
+    block may be left in a fork of the process, which changes nothing.
     """
     record = Underway(
         mark=mark,
         ident=ident,
-        private_data_dir=private_data_dir,
-        artifact_dir=artifact_dir,
+        private_data_dir=_real(private_data_dir),
+        artifact_dir=_real(artifact_dir.parent) / artifact_dir.name,
         engine=engine,
         supervisor=Identity.own(),
         stoppable=stoppable,
@@ -172,11 +173,9 @@ def claim(
 def underway(private_data_dir: Path | None = None, ident: str | None = None) -> list[Underway]:
     """Return this user's jobs that run, of a directory and of an ident if these are given."""
     found = [record for file in files() if (record := _if_held(file)) is not None]
-    real = None if private_data_dir is None else private_data_dir.resolve()
+    real = None if private_data_dir is None else _real(private_data_dir)
     return [
-        record
-        for record in found
-        if ident in (None, record.ident) and real in (None, record.private_data_dir.resolve())
+        record for record in found if ident in (None, record.ident) and real in (None, _real(record.private_data_dir))
     ]
 
 
@@ -218,6 +217,10 @@ def seized(file: Path, *, patience: float = 0.0) -> Iterator[Underway | None]:
         yield _read(descriptor, file)
     finally:
         locks.release(descriptor, owner)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # which a link that leads to itself does not trouble
 
 
 def address() -> dict[str, str]:

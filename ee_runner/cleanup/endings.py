@@ -20,6 +20,7 @@ UNFINISHED = frozenset({"", "unstarted", "starting", "running"})
 
 _LONGEST = 64
 _PARTIAL = (".partial", "-partial.json")
+_WRITTEN = ("reason", "rc", "status")
 _OBSERVERS = ".events"
 
 
@@ -35,9 +36,9 @@ def lose(directory: Path, detail: str, *, below: Path | None = None) -> bool:
             if not free:
                 return False
             _tidy(opened, directory)
-            if _status(opened) in FINAL:
+            if _is_told(opened):
                 return False
-            _make_events(opened)
+            _make_way(opened, directory)
             with ArtifactStore(directory, keeps_output=False) as store:
                 store.write_outcome(Outcome("error", RC, "lost", detail))
     except FileNotFoundError:
@@ -99,28 +100,52 @@ def _status(directory: int) -> str | None:
         os.close(file)
 
 
+def _is_told(directory: int) -> bool:
+    """Say whether the end of a job is there as a whole; of an error on a full disk it may be the status alone."""
+    status = _status(directory)
+    return status in FINAL and (status != "error" or "rc" in os.listdir(directory))
+
+
 def _tidy(directory: int, path: Path) -> None:
     """Remove what a job removes at its end: the observer's records, and files that were not written whole."""
     with suppress(OSError):
-        with trees.opened(_OBSERVERS, within=directory) as observers:
-            trees.empty(observers, path / _OBSERVERS)
-        os.rmdir(_OBSERVERS, dir_fd=directory)
-    _remove_partials(directory)
+        _take_away(_OBSERVERS, directory, path)
+    _remove_partials(directory, path)
     with suppress(OSError), trees.opened("job_events", within=directory) as events:
-        _remove_partials(events)
+        _remove_partials(events, path / "job_events")
 
 
-def _remove_partials(directory: int) -> None:
+def _remove_partials(directory: int, path: Path) -> None:
     for name in os.listdir(directory):
         if name.endswith(_PARTIAL):
             with suppress(OSError):
-                os.unlink(name, dir_fd=directory)
+                _take_away(name, directory, path)
 
 
-def _make_events(directory: int) -> None:
-    """Make the directory of the events where it is missing: the job was lost before, or put something in its place."""
+def _make_way(directory: int, path: Path) -> None:
+    """Take away what the job has put in the place of what is written, and make the directory of the events."""
+    for name in _WRITTEN:
+        if _kind(name, directory) not in (0, stat.S_IFREG):
+            _take_away(name, directory, path)
+    if _kind("job_events", directory) == stat.S_IFDIR:
+        return
     with suppress(FileNotFoundError):
-        if stat.S_ISDIR(os.stat("job_events", dir_fd=directory, follow_symlinks=False).st_mode):
-            return
         os.unlink("job_events", dir_fd=directory)
     os.mkdir("job_events", 0o700, dir_fd=directory)
+
+
+def _kind(name: str, directory: int) -> int:
+    """Return the type bits of what has a name, 0 when nothing has."""
+    try:
+        return stat.S_IFMT(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return 0
+
+
+def _take_away(name: str, directory: int, path: Path) -> None:
+    if _kind(name, directory) != stat.S_IFDIR:
+        os.unlink(name, dir_fd=directory)
+        return
+    with trees.opened(name, within=directory) as opened:
+        trees.empty(opened, path / name)
+    os.rmdir(name, dir_fd=directory)

@@ -116,6 +116,14 @@ class _Broom:
         from ee_runner import retention
 
         scope = self._scope
+        if not (scope.keep > 0 or scope.age or scope.size):
+            return
+        if root.parent == scope.private_data_dir and root.is_symlink():
+            self._fail(
+                f"{root} is a symbolic link, which a job may have made; no artifacts were removed. If it is yours, "
+                "name the directory behind it with --artifact-dir."
+            )
+            return
         try:
             for path in retention.rotate(root, keep=scope.keep, age=scope.age, size=scope.size):
                 self._did(f"Removed the artifacts {path}")

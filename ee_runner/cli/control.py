@@ -167,10 +167,11 @@ class _Process:
 
     def asked(self, number: signal.Signals, patience: float) -> bool:
         """Send a signal and wait so many seconds; say whether the process has gone. Raises PermissionError."""
+        if self._identity.gone:  # looked at with the descriptor open: it is that process, or none
+            return True
         with contextlib.suppress(ProcessLookupError):
-            if not self._identity.gone:  # looked at with the descriptor open: it is that process, or none
-                self._send(number)
-                self._send(signal.SIGCONT)  # one that was suspended goes on, and ends
+            self._send(number)
+            self._send(signal.SIGCONT)  # one that was suspended goes on, and ends
         return self._gone_within(patience)
 
     def _send(self, number: signal.Signals) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -30,6 +31,9 @@ os._exit(minder.main(int(sys.argv[2])))
 _SWEEP = 20.0
 """Seconds that a minder has to end what is left; it gives up sooner."""
 
+_SILENCE = 1.0
+"""Seconds that a minder may take to start the job; it needs some thousandths."""
+
 
 class Child(Protocol):
     """The job's process: `out` and `err` are to be read, `type` writes to its terminal."""
@@ -43,7 +47,10 @@ class Child(Protocol):
     def resize(self, rows: int, columns: int) -> None: ...
 
     def wait(self) -> int | None:
-        """Wait for its end and return its exit code, negative for a signal; None when nobody knows how it ended."""
+        """Wait for its end and return its exit code, negative for a signal.
+
+        None when nobody knows how it ended, or when it can not be ended by this user.
+        """
 
     def terminate(self) -> None:
         """Ask it to end."""
@@ -102,6 +109,8 @@ class _MindedChild:
     def __init__(self, interpreter: str, argv: tuple[str, ...], invocation: Invocation, stdin: int | None) -> None:
         self.err: int | None = None
         self._streams: list[int] = []
+        self._waits = True
+        self._unending: list[int] = []
         self._minder: subprocess.Popen[bytes] | None = None
         self._control, theirs = socket.socketpair()
         self._heard = self._control.makefile("rb")
@@ -150,12 +159,20 @@ class _MindedChild:
         )
         with contextlib.suppress(BrokenPipeError):  # what it does not say, it says by its silence
             self._control.sendall(told)
+        self._await_first_word()
         word, numbers = self._next()
         if word == minder.STARTED:
             return numbers[0]
         if word == minder.REFUSED:
             raise OSError(numbers[0], os.strerror(numbers[0]) if numbers[0] else "a word has a null byte in it")
         raise ChildProcessError("the process that was to mind it ended before it could")
+
+    def _await_first_word(self) -> None:
+        """Wait, and wake a minder that says nothing: the job may have stopped it before it could."""
+        waiting = select.poll()
+        waiting.register(self._control, select.POLLIN)
+        while not waiting.poll(_SILENCE * 1000) and self._minder is not None:
+            self._minder.send_signal(signal.SIGCONT)
 
     def type(self, data: bytes) -> int:
         return os.write(self.out, data)
@@ -166,12 +183,15 @@ class _MindedChild:
 
     def wait(self) -> int | None:
         word, numbers = self._next()
-        while word != minder.ENDED:
-            if not word:
-                self._end_unminded()
-                return None
+        while word not in (minder.ENDED, b"") and not (word == minder.LEFT and self.pid in numbers):
             word, numbers = self._next()
-        return os.waitstatus_to_exitcode(numbers[0])
+        self._waits = False
+        if word == minder.ENDED:
+            return os.waitstatus_to_exitcode(numbers[0])
+        self._unending = numbers
+        if not word:
+            self._end_unminded()
+        return None
 
     def terminate(self) -> None:
         self._say(minder.ASK)
@@ -180,6 +200,8 @@ class _MindedChild:
         self._say(minder.KILL)
 
     def sweep(self) -> list[int]:
+        if self._unending:
+            return self._unending
         self._say(minder.SWEEP)
         self._control.settimeout(_SWEEP)
         word, numbers = self._next()
@@ -188,6 +210,8 @@ class _MindedChild:
         return numbers
 
     def close(self) -> None:
+        if self._waits:  # something went wrong before anybody knew how it ends
+            self._say(minder.KILL)
         self._say(minder.GOODBYE)
         with contextlib.suppress(OSError):  # it has gone
             self._control.shutdown(socket.SHUT_WR)
@@ -212,8 +236,11 @@ class _MindedChild:
             processes.kill_tree(self.pid)
 
     def _say(self, word: bytes) -> None:
+        """Tell the minder, and wake it: the job may have stopped it, to be left alone."""
         with contextlib.suppress(OSError):  # it has been killed, which `wait` tells
             self._control.sendall(word)
+        if self._minder is not None:
+            self._minder.send_signal(signal.SIGCONT)
 
     def _next(self) -> tuple[bytes, list[int]]:
         """Return the next thing that the minder says; no word when there is nothing more to come."""
@@ -256,7 +283,7 @@ class _PipedChild:
         self._process.terminate()
 
     def kill(self) -> None:
-        processes.kill_tree(self.pid)
+        _kill_session(self.pid)
 
     def sweep(self) -> list[int]:
         return []
@@ -307,7 +334,7 @@ class _PexpectChild:
             os.kill(self.pid, signal.SIGTERM)
 
     def kill(self) -> None:
-        processes.kill_tree(self.pid)
+        _kill_session(self.pid)
 
     def sweep(self) -> list[int]:
         return []
@@ -317,10 +344,10 @@ class _PexpectChild:
 
 
 def _interpreter() -> str | None:
-    """Return the Python for minders; None where there can be none, elsewhere than on Linux."""
-    if sys.platform != "linux":
+    """Return the Python for minders; None where there can be none: elsewhere than on Linux, and without /proc."""
+    if sys.platform != "linux" or not Path("/proc/self/fd").exists():
         return None
-    if Path(sys.executable).name.startswith("python"):
+    if sys.executable and Path(sys.executable).name.startswith("python"):
         return sys.executable
     return shutil.which("python3")  # this one is built into another program
 
@@ -328,6 +355,13 @@ def _interpreter() -> str | None:
 def _root() -> str:
     """Return the directory in which the package lies."""
     return str(Path(minder.__file__).parents[1])
+
+
+def _kill_session(leader: int) -> None:
+    """Send SIGKILL to all below a process, as far as /proc shows them, and to its group where nothing does."""
+    processes.kill_tree(leader)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 def _encoded(words: Sequence[str]) -> list[bytes]:

@@ -253,7 +253,7 @@ class _Session:
         now = time.monotonic()
         if self._exited is not None:
             return max(self._exited + _DRAIN - now, 0.0)
-        patience = self._cancel.patience
+        patience = None if self._discarding else self._cancel.patience  # it is not called any more
         moments = [None if patience is None else now + patience, self._prompter.due]
         return min((min(max(moment - now, 0.0), _DAY) for moment in moments if moment is not None), default=None)
 

@@ -82,14 +82,14 @@ class Stopping:
 
     def close(self) -> None:
         """Wait for what is under way; the child must have ended."""
-        if self._thread.ident is not None:
-            self._thread.join()
         self.await_stop()
         os.close(self._alarm)
         os.close(self._bell)
 
     def await_stop(self) -> None:
-        """Wait until the job was stopped elsewhere, if it is to be."""
+        """Wait until the job was stopped elsewhere, if it is to be; the child must have ended."""
+        if self._thread.ident is not None:  # it may just be about to begin
+            self._thread.join()
         if self._stopper is not None:
             self._stopper.join()
 
@@ -146,8 +146,16 @@ class Stopping:
             self._child.terminate()
         else:
             self._kill_at += _MARGIN
-            self._stopper = threading.Thread(target=self._stop_elsewhere, args=(self._stop,), daemon=True)
-            self._stopper.start()
+            self._start_to_stop(self._stop)
+
+    def _start_to_stop(self, stop: Callable[[], None]) -> None:
+        stopper = threading.Thread(target=self._stop_elsewhere, args=(stop,), daemon=True)
+        try:
+            stopper.start()
+        except RuntimeError:  # too many threads: then this one does it, which has nothing more urgent to do
+            self._stop_elsewhere(stop)
+        else:
+            self._stopper = stopper
 
     def _stop_elsewhere(self, stop: Callable[[], None]) -> None:
         try:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ee_runner import ansible_config, pipes
 from ee_runner.errors import ConfigurationError
@@ -21,6 +22,9 @@ from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
 from ee_runner.kinds import is_transferable
 from ee_runner.secrets import Secret
 from ee_runner.workspace import inputs, places
+
+if TYPE_CHECKING:
+    from ee_runner.executor import Cancellation
 
 _OBSERVED = (
     "AD_HOC_COMMAND_ID",
@@ -69,20 +73,27 @@ class Workspace:
 
     @staticmethod
     @contextmanager
-    def open(spec: JobSpec, environ: Mapping[str, str] | None = None, *, own_root: bool = False) -> Iterator[Workspace]:
+    def open(
+        spec: JobSpec,
+        environ: Mapping[str, str] | None = None,
+        *,
+        own_root: bool = False,
+        cancel: Cancellation | None = None,
+    ) -> Iterator[Workspace]:
         """Read the inputs and make the places; remove all but the artifacts at the end, whatever happens.
 
         `own_root` says that the job has a root filesystem of its own, without the host's environment and ansible.cfg.
-        Named pipes are read exactly once, here. Raises ConfigurationError for an input that can not be used, before
+        Named pipes are read exactly once, here; one that nobody writes to is an absent input when `cancel` asks for the
+        stop. Raises ConfigurationError for an input that can not be used, before
         anything is written, and ArtifactError for a place that can not be made.
         """
         environ = os.environ if environ is None else environ
         env = spec.private_data_dir / "env"
-        envvars = _envvars(env / "envvars", spec)
-        passwords = _passwords(env / "passwords", spec)
-        cmdline = spec.cmdline or _cmdline(env / "cmdline")
-        ssh_key = _ssh_key(env / "ssh_key", spec)
-        extravars = _extravars(env / "extravars")
+        envvars = _envvars(env / "envvars", spec, cancel)
+        passwords = _passwords(env / "passwords", spec, cancel)
+        cmdline = spec.cmdline or _cmdline(env / "cmdline", cancel)
+        ssh_key = _ssh_key(env / "ssh_key", spec, cancel)
+        extravars = _extravars(env / "extravars", cancel)
         with ExitStack() as stack:
             artifacts = places.artifacts(spec, stack)
             run_dir = stack.enter_context(places.run_directory(environ))
@@ -140,8 +151,8 @@ class _Handout:
         return places.playbook(data, run_dir=run_dir, project_dir=project_dir, stack=self.stack)
 
 
-def _envvars(path: Path, spec: JobSpec) -> Mapping[str, str]:
-    loaded = inputs.read_scalars(path, of="a single value")
+def _envvars(path: Path, spec: JobSpec, cancel: Cancellation | None) -> Mapping[str, str]:
+    loaded = inputs.read_scalars(path, of="a single value", cancel=cancel)
     for name, value in loaded.values.items():
         if not name or "=" in name or not is_transferable(name):
             shown = "".join(name.partition("=")[:2])
@@ -150,9 +161,9 @@ def _envvars(path: Path, spec: JobSpec) -> Mapping[str, str]:
     return {**loaded.values, **spec.envvars}
 
 
-def _passwords(path: Path, spec: JobSpec) -> Mapping[str, Secret]:
+def _passwords(path: Path, spec: JobSpec, cancel: Cancellation | None) -> Mapping[str, Secret]:
     """Return prompts and answers in the order in which they are tried: the caller's, then the file's."""
-    loaded = inputs.read_scalars(path, of="a single value")
+    loaded = inputs.read_scalars(path, of="a single value", cancel=cancel)
     for pattern, answer in loaded.values.items():
         inputs.check_pattern(pattern, loaded.place(pattern))
         _check_transferable(pattern, answer, loaded)
@@ -166,8 +177,8 @@ def _check_transferable(key: str, value: str, loaded: inputs.Loaded) -> None:
         raise ConfigurationError(f"{loaded.place(key)}: {key!r}: {what}")
 
 
-def _cmdline(path: Path) -> tuple[str, ...]:
-    text = inputs.read_text(path)
+def _cmdline(path: Path, cancel: Cancellation | None) -> tuple[str, ...]:
+    text = inputs.read_text(path, cancel=cancel)
     try:
         return tuple(shlex.split(text or ""))
     except ValueError as error:
@@ -187,15 +198,15 @@ def _unbalanced_line(text: str) -> int:
     return 1
 
 
-def _ssh_key(path: Path, spec: JobSpec) -> Secret | None:
+def _ssh_key(path: Path, spec: JobSpec, cancel: Cancellation | None) -> Secret | None:
     """Return the private key with the newline at its end that ssh-add insists on."""
-    text = spec.ssh_key.reveal() if spec.ssh_key else inputs.read_text(path)
+    text = spec.ssh_key.reveal() if spec.ssh_key else inputs.read_text(path, cancel=cancel)
     return Secret(text.rstrip("\r\n") + "\n") if text and text.strip() else None
 
 
-def _extravars(path: Path) -> bytes | None:
+def _extravars(path: Path, cancel: Cancellation | None) -> bytes | None:
     """Return the file's bytes as they are, for Ansible knows tags and vaults; None when there is nothing in it."""
-    data = inputs.read_bytes(path)
+    data = inputs.read_bytes(path, cancel=cancel)
     if not data or data.startswith(b"$ANSIBLE_VAULT;"):
         return data or None
     return data if inputs.is_mapping(inputs.decode(data, path), path) else None

@@ -6,10 +6,13 @@ The one place that knows YAML. Every error is a ConfigurationError with the file
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import stat
+import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,8 @@ from ee_runner.secrets import MASK
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
+
+    from ee_runner.executor import Cancellation
 
 _NULL = "tag:yaml.org,2002:null"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -43,14 +48,19 @@ class Loaded:
         return f"{self.path}:{self.lines[key]}" if key in self.lines else str(self.path)
 
 
-def read_bytes(path: Path) -> bytes | None:
-    """Return the content of a plain file or a named pipe, None when there is none; waits for a pipe's writer."""
+def read_bytes(path: Path, *, cancel: Cancellation | None = None) -> bytes | None:
+    """Return the content of a plain file or a named pipe, None when there is none.
+
+    A pipe's writer is waited for until `cancel` asks for the stop; there is nothing then.
+    """
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise ConfigurationError(f"{path}: is a directory; a file or a named pipe is expected here")
-        if stat.S_ISSOCK(mode) or stat.S_ISBLK(mode):
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise ConfigurationError(f"{path}: is a socket or a device; a file or a named pipe is expected here")
+        if stat.S_ISFIFO(mode) and cancel is not None and sys.platform == "linux":
+            return _read_pipe(path, cancel)
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
@@ -58,6 +68,32 @@ def read_bytes(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise ConfigurationError(f"{path}: can not be read: {(error.strerror or str(error)).lower()}") from error
+
+
+def _read_pipe(path: Path, cancel: Cancellation) -> bytes | None:
+    """Wait in poll(2), which on Linux says nothing of a pipe that has had no writer yet."""
+    pieces = []
+    with ExitStack() as stack:
+        pipe = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        stack.callback(os.close, pipe)
+        asked, ask = os.pipe()
+        for descriptor in (asked, ask):
+            stack.callback(os.close, descriptor)
+
+        def wake() -> None:
+            if cancel.requested:
+                os.write(ask, b"\0")
+
+        stack.enter_context(cancel.waking(wake))
+        poll = select.poll()
+        for descriptor in (asked, pipe):
+            poll.register(descriptor, select.POLLIN)
+        while not cancel.requested:
+            if pipe in dict(poll.poll()):
+                pieces.append(os.read(pipe, 65536))
+                if not pieces[-1]:
+                    return b"".join(pieces)
+    return None
 
 
 def mode_of(path: Path) -> int:
@@ -81,9 +117,9 @@ def decode(data: bytes, path: Path) -> str:
     return text
 
 
-def read_text(path: Path) -> str | None:
-    """Return the text of an input file, or None when there is none."""
-    data = read_bytes(path)
+def read_text(path: Path, *, cancel: Cancellation | None = None) -> str | None:
+    """Return the text of an input file, or None when there is none; `cancel` as for `read_bytes`."""
+    data = read_bytes(path, cancel=cancel)
     return None if data is None else decode(data, path)
 
 
@@ -102,12 +138,12 @@ def read_mapping(path: Path) -> Loaded:
     return Loaded(path, values, {key: line for key, line, _ in pairs})
 
 
-def read_scalars(path: Path, *, of: str) -> Loaded:
+def read_scalars(path: Path, *, of: str, cancel: Cancellation | None = None) -> Loaded:
     """Read a mapping whose values are single ones, as text and as they were written; null is the empty text.
 
-    `of` names a value in messages.
+    `of` names a value in messages; `cancel` as for `read_bytes`.
     """
-    text = read_text(path)
+    text = read_text(path, cancel=cancel)
     if not text or not text.strip():
         return Loaded(path)
     decoded = _json(text, number=str)

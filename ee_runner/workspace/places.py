@@ -104,7 +104,7 @@ def _locked(directory: Path, stack: ExitStack) -> bool:
             with suppress(FileExistsError):
                 directory.mkdir(mode=0o700)
             descriptor = _hold(directory, attempt)
-            if not os.path.samestat(os.fstat(descriptor), directory.stat()):
+            if not os.path.samestat(os.fstat(descriptor), directory.lstat()):
                 return False
         except (BlockingIOError, FileNotFoundError):
             return False
@@ -116,7 +116,7 @@ def _locked(directory: Path, stack: ExitStack) -> bool:
 
 
 def _hold(directory: Path, stack: ExitStack) -> int:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     stack.callback(locks.release, descriptor, os.getpid())
     locks.hold(descriptor)
     return descriptor

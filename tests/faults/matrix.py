@@ -158,8 +158,9 @@ until the status said so, with `--stop-grace 2`; the last shows the seconds from
     "Killed": """\
 A job whose supervisor has died is ended by its minder, a small process between the two, which then sees to the rest.
 The seconds are those until no process and no container was left. When both have died at once, the next start of any job
-of the same user, or `ansible-runner cleanup`, does all of that; the seconds are counted from there. A job that has
-ended is never touched.
+of the same user, or `ansible-runner cleanup`, does all of that; the seconds are counted from there. Without a container
+or a sandbox it knows the job's processes by a variable in their environment: one that hides its environment, as the
+master of an ssh connection does, then lives until it ends by itself. A job that has ended is never touched.
 """,
     "Ended from outside": """\
 The seconds are those until the command had ended. Signals that somebody else sends, and what the kernel ends for its

@@ -33,8 +33,9 @@ BOUND = 60.0
 """Seconds for what usually takes one: the machine may be busy."""
 
 GRACE = 2
-_OF_ANSIBLE = re.compile(r"\.?ansible[_-].*|[a-z0-9_]{8}")
-"""What Ansible's modules keep in TMPDIR, and Python's try whether it can be written: theirs, when they are killed."""
+_OF_OTHERS = re.compile(r"\.?ansible[_-].*|[a-z0-9_]{8}|[0-9]{1,10}")
+"""What others leave in TMPDIR when they are killed: Ansible's modules, Python's try whether it can be written, and
+podman, which makes and removes files with numbers for names as it starts a container."""
 
 
 @dataclass(slots=True)
@@ -252,7 +253,7 @@ class Scene:
 
     def _files(self) -> Iterator[Path]:
         for own in (self.root / "tmp", self.root / "run"):
-            yield from (path for path in self._list(own) if not _OF_ANSIBLE.fullmatch(path.name))
+            yield from (path for path in self._list(own) if not _OF_OTHERS.fullmatch(path.name))
         for base in {observe.SHARED_MEMORY, Path("/tmp"), *([self.place.user.runtime] if self.place.user else [])}:
             for pid in self.seen:
                 yield from base.glob(f"ee_runner_{pid}_*")
@@ -278,7 +279,7 @@ class Scene:
             child.wait()
         wait_until(lambda: not self._kill_all(), bound=BOUND, what=f"end of {self.ident}")
         wait_until(self._containers_are_removed, bound=BOUND, what=f"end of the containers of {self.ident}")
-        for path in self._files():
+        for path in (*self._files(), stubborn.master_directory(self.word)):
             shutil.rmtree(path, ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
 

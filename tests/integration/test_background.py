@@ -22,6 +22,7 @@ import pytest
 from ee_runner.cli import control
 from ee_runner.cli.main import main
 from ee_runner.job import Limits
+from ee_runner.processes import Identity
 from tests.support.processes import alive, descendants, wait_until
 
 BOUND = 30.0
@@ -219,37 +220,40 @@ def test_what_keeps_a_job_from_starting_is_said(demo: Demo, arguments: tuple[str
     assert demo.call("is-alive").returncode == 1
 
 
-@pytest.fixture
-def held(demo: Demo) -> Iterator[subprocess.Popen[str]]:
-    """The start of a job whose process hangs in reading a named pipe."""
-    (demo.directory / "env").mkdir()
-    os.mkfifo(demo.directory / "env" / "envvars")
+@contextlib.contextmanager
+def waiting_for(demo: Demo, file: str) -> Iterator[subprocess.Popen[str]]:
+    """The start of a job whose process waits for somebody to write to a named pipe."""
+    (demo.directory / file).parent.mkdir(exist_ok=True)
+    os.mkfifo(demo.directory / file)
     argv = [*COMMAND, "start", str(demo.directory), "-p", "waits.yml", "-i", "one"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as waiting:
         wait_until(lambda: bool(descendants(waiting.pid)), bound=BOUND, what="the job's process")
         yield waiting
 
 
+@pytest.fixture
+def held(demo: Demo) -> Iterator[subprocess.Popen[str]]:
+    with waiting_for(demo, "env/envvars") as waiting:
+        yield waiting
+
+
 def test_a_start_that_is_interrupted_cancels_the_job(demo: Demo, held: subprocess.Popen[str]) -> None:
-    descriptor = opened(demo.directory / "env" / "envvars")
     held.send_signal(signal.SIGTERM)
-    assert held.stderr is not None
-    assert held.stderr.readline() == "ansible-runner: the job is being canceled\n"
-    os.write(descriptor, b"A: b\n")
-    os.close(descriptor)
     said, words = held.communicate(timeout=BOUND)
     assert (held.returncode, said, demo.artifact("one", "status")) == (254, "", b"canceled")
+    assert words.startswith("ansible-runner: the job is being canceled\n")
     assert "the job was canceled before it had started" in words
 
 
-def test_a_start_that_is_interrupted_twice_leaves_at_once_whatever_hangs(held: subprocess.Popen[str]) -> None:
-    (job,) = descendants(held.pid)
-    while held.poll() is None:
-        held.send_signal(signal.SIGINT)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            held.wait(0.3)
-    assert held.returncode == 130
-    assert not alive(job)
+def test_a_start_that_is_interrupted_twice_leaves_at_once_whatever_hangs(demo: Demo) -> None:
+    with waiting_for(demo, "project/ansible.cfg") as held:  # where no cancel is heard
+        (job,) = descendants(held.pid)
+        while held.poll() is None:
+            held.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                held.wait(0.3)
+        assert held.returncode == 130
+        assert not alive(job)
 
 
 def test_a_process_that_dies_before_the_job_runs_is_told_of(demo: Demo, held: subprocess.Popen[str]) -> None:
@@ -461,3 +465,14 @@ progress.finish()
     with Terminal(sys.executable, "-c", code, cwd=demo.directory) as program:
         wait_until((demo.directory / "shown").exists, bound=BOUND, what="the progress")
     assert program.wait(BOUND) == 0
+
+
+def test_a_later_process_of_the_same_pid_is_neither_signalled_nor_waited_for() -> None:
+    with subprocess.Popen(["sleep", "60"]) as later:
+        earlier = Identity.of(later.pid)._replace(born=Identity.own().born)
+        began = time.monotonic()
+        with control._Process(earlier) as process:
+            assert process.asked(signal.SIGTERM, 30)
+        assert time.monotonic() - began < 20
+        assert later.poll() is None
+        later.kill()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .processes import checked, require_root
+from .processes import checked, require_root, wait_until
 
 _SIZE = 8 << 20
 _PIECE = 1024
@@ -53,9 +53,20 @@ class Disk:
         try:
             yield
         finally:
-            self.unmount()
-            subprocess.run(["e2fsck", "-p", "-f", self.image], capture_output=True, check=False)  # 1: it was mended
-            self.mount()
+            self._mend()
+            wait_until(self._mended, bound=30, what=f"{self.directory}, writable again")
+
+    def _mended(self) -> bool:
+        """Say whether the disk can be written to; while some container still has it mounted, it is the broken one."""
+        if not os.statvfs(self.directory).f_flag & os.ST_RDONLY:
+            return True
+        self._mend()
+        return False
+
+    def _mend(self) -> None:
+        self.unmount()
+        subprocess.run(["e2fsck", "-p", "-f", self.image], capture_output=True, check=False)  # 1: it was mended
+        self.mount()
 
 
 @contextmanager

@@ -112,9 +112,14 @@ def _connection(word: str, server: SshServer) -> str:
         ansible_user={server.user}
         ansible_port={server.port}
         ansible_ssh_private_key_file="{{{{ playbook_dir }}}}/key"
-        ansible_control_path_dir=/tmp/{word}-master
+        ansible_control_path_dir={master_directory(word)}
         ansible_ssh_common_args="-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
         """)
+
+
+def master_directory(word: str) -> Path:
+    """Return where the socket of an ssh master is: on the host too, without a container or a sandbox."""
+    return Path("/tmp", f"{word}-master")
 
 
 def parts(commands: Collection[str], word: str) -> set[str]:

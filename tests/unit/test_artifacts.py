@@ -128,3 +128,20 @@ def test_bytes_that_are_no_text_do_not_stop_a_command_from_being_kept(directory:
     with ArtifactStore(directory) as store:
         store.write_command(command=("n\udce9.yml",), cwd="/\udce9", env={"A\udce9": "\udce9"})
     assert json.loads((directory / "command").read_text())["command"] == ["n\ufffd.yml"]
+
+
+@pytest.mark.parametrize("obstacle", ["rc.partial", "status.partial"])
+def test_a_pipe_in_the_place_of_the_status_holds_nothing_up(tmp_path: Path, obstacle: str) -> None:
+    (tmp_path / "job_events").mkdir()
+    with ArtifactStore(tmp_path) as store:
+        (tmp_path / obstacle).mkdir()
+        os.mkfifo(tmp_path / "status")
+        with pytest.raises(ArtifactError, match=obstacle.removesuffix(".partial")):
+            store.write_outcome(Outcome("successful", 0, "exited"))
+
+
+def test_a_pipe_in_the_place_of_the_output_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "job_events").mkdir()
+    os.mkfifo(tmp_path / "stdout")
+    with pytest.raises(ArtifactError, match="stdout can not be written"):
+        ArtifactStore(tmp_path)

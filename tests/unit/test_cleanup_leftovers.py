@@ -272,6 +272,20 @@ def test_the_command_cleans_up_a_directory(tmp_path: Path) -> None:
     assert len(list((tmp_path / "artifacts").iterdir())) == 2
 
 
+def test_artifacts_behind_a_link_are_removed_only_where_the_link_is_not_relied_on(tmp_path: Path) -> None:
+    (others := tmp_path / "others").mkdir()
+    for name in ("a", "b"):
+        job(others, name, "successful")
+    (data := tmp_path / "data").mkdir()
+    (data / "artifacts").symlink_to(others / "artifacts")
+    done = command(data, "--rotate-artifacts", "1")
+    assert done.returncode == 1
+    assert f"{data}/artifacts is a symbolic link, which a job may have made" in done.stderr
+    assert len(list((others / "artifacts").iterdir())) == 2
+    assert command(data, "--rotate-artifacts", "1", "--artifact-dir", others / "artifacts").returncode == 0
+    assert len(list((others / "artifacts").iterdir())) == 1
+
+
 def test_the_command_needs_no_directory_and_says_what_fails(tmp_path: Path) -> None:
     assert command().returncode == 0
     abandon(tmp_path, engine="/no/podman")

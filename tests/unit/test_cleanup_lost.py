@@ -20,7 +20,7 @@ import pytest
 
 from ee_runner import underway
 from ee_runner.artifacts import FINAL
-from ee_runner.cleanup import lost
+from ee_runner.cleanup import endings, lost
 from ee_runner.cleanup.lost import Settled
 from ee_runner.underway import Underway
 from tests.support.processes import REPO
@@ -177,15 +177,33 @@ def test_a_status_that_is_a_link_is_replaced_and_not_written_through(data: Path,
 
 @pytest.mark.parametrize("where", ["artifacts/x", "artifacts"])
 def test_artifacts_behind_a_link_are_not_written_and_the_record_stays(data: Path, tmp_path: Path, where: str) -> None:
-    (data / where).rename(tmp_path / "outside")
-    (data / where).symlink_to(tmp_path / "outside")
     (tmp_path / "run").mkdir()
     record = abandoned(data, tmp_path / "run")
+    (data / where).rename(tmp_path / "outside")
+    (data / where).symlink_to(tmp_path / "outside")
     (failure,) = settled(record).failures
     assert str(data / "artifacts" / "x") in failure
     assert not list((tmp_path / "outside").rglob("rc"))
     assert not (tmp_path / "run").exists(), "the rest is done"
     assert underway.files() == [record.file]
+
+
+def test_artifacts_that_the_user_keeps_elsewhere_by_a_link_are_settled(data: Path, tmp_path: Path) -> None:
+    (data / "artifacts").rename(tmp_path / "disk")
+    (data / "artifacts").symlink_to(tmp_path / "disk")
+    assert settled(abandoned(data)).failures == ()
+    assert ending(data) == LOST
+
+
+@pytest.mark.parametrize("directory", ["status", "status.partial", "rc.partial", "reason", "reason.partial", ".events"])
+def test_directories_in_the_place_of_what_is_written_do_no_harm(data: Path, directory: str) -> None:
+    artifacts = data / "artifacts" / "x"
+    (artifacts / "status").unlink()
+    if directory != "status":
+        os.mkfifo(artifacts / "status")  # which would hold up whoever opened it to write
+    (artifacts / directory / "within").mkdir(parents=True)
+    assert settled(abandoned(data)).failures == ()
+    assert ending(data) == LOST
 
 
 @pytest.mark.parametrize("name", ["status", "job_events", ".events"])
@@ -456,3 +474,14 @@ def held(file: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def test_an_error_of_which_a_full_disk_took_the_status_alone_is_completed(tmp_path: Path) -> None:
+    for name in ("half", "whole"):
+        (tmp_path / name / "job_events").mkdir(parents=True)
+        (tmp_path / name / "status").write_text("error")
+    (tmp_path / "whole/rc").write_text("74")
+    assert endings.lose(tmp_path / "half", "the disk was full")
+    assert not endings.lose(tmp_path / "whole", "the disk was full")
+    assert [(tmp_path / name / "rc").read_text() for name in ("half", "whole")] == ["254", "74"]
+    assert (tmp_path / "half/reason").read_text() == "lost\nthe disk was full\n"

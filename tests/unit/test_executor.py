@@ -237,6 +237,42 @@ def test_an_error_of_the_sink_ends_even_a_deaf_child() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_an_executor_that_waits_for_a_deaf_child_rests() -> None:
+    class Refusing(Collected):
+        def stdout(self, data: bytes) -> None:
+            raise ValueError(data)
+
+    cancel = Cancellation().asking(lambda: False)
+    before = time.thread_time()
+    with pytest.raises(ValueError, match="ready"):
+        execute("sh", "-c", "trap '' TERM HUP; echo ready; sleep 300; sleep 300", sink=Refusing(), cancel=cancel)
+    assert time.thread_time() - before < 0.3
+
+
+def test_a_job_is_stopped_elsewhere_even_when_no_thread_can_be_started() -> None:
+    cancel = Cancellation()
+    elsewhere = threading.Event()
+
+    def exhaust() -> None:
+        threading.stack_size(1 << 46)  # more than there is
+        cancel.request()
+
+    try:
+        outcome = Executor().run(
+            Invocation(("sleep", "300"), os.environ, Path("/"), Terminal.PIPES),
+            Collected(),
+            cancel=cancel,
+            limits=Limits(grace=-4),  # and the five seconds that a container has
+            passwords={},
+            stop=elsewhere.set,
+            started=exhaust,
+        )
+    finally:
+        threading.stack_size(0)
+    assert elsewhere.is_set()
+    assert outcome == Outcome("canceled", 254, "canceled")
+
+
 def test_a_cancel_that_came_first_ends_the_child_at_once() -> None:
     cancel = Cancellation()
     cancel.request()

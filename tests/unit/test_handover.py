@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
+import shutil
 import subprocess
+import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -143,3 +147,54 @@ def test_the_end_of_a_fork_leaves_the_pipes_of_its_parent(tmp_path: Path) -> Non
         assert os.waitpid(child, 0)[1] == 0
         assert path.read_bytes() == b"hunter2"
     assert not list(tmp_path.iterdir())
+
+
+REPLACED: dict[str, Callable[[Path], object]] = {
+    "gone": str,
+    "a directory": Path.mkdir,
+    "another pipe": os.mkfifo,
+    "gone with its directory": lambda path: shutil.rmtree(path.parent),
+}
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("what", REPLACED)
+def test_a_pipe_whose_name_a_job_has_taken_away_leaves_no_thread(tmp_path: Path, what: str, *, again: bool) -> None:
+    (tmp_path / "run").mkdir()
+    before = threading.active_count()
+    with pipes.handed_out(tmp_path / "run" / "pipe", b"hunter2", again=again) as path:
+        path.unlink()
+        REPLACED[what](path)
+    assert threading.active_count() == before
+
+
+def test_a_link_in_the_place_of_a_pipe_is_not_written_through(tmp_path: Path) -> None:
+    (precious := tmp_path / "precious").write_text("precious")
+    data = b"x" * 200_000
+    with pipes.handed_out(tmp_path / "pipe", data, again=True) as path:
+        with path.open("rb") as reader:
+            read = reader.read(100_000)  # the name is another pipe's by now, the writer is here still
+            (following := path.with_name("following")).hardlink_to(path)
+            path.unlink()
+            path.symlink_to(precious)
+            read += reader.read()
+        assert read == data
+        with ExitStack() as stack:
+            descriptor = os.open(following, os.O_RDONLY | os.O_NONBLOCK)
+            stack.callback(os.close, descriptor)
+            written, _, _ = select.select([descriptor], [], [], 10)
+        assert precious.read_text() == "precious"
+        assert written
+    assert not path.is_symlink()
+
+
+def test_many_pipes_leave_nothing_open(tmp_path: Path) -> None:
+    def opened() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before, threads = opened(), threading.active_count()
+    for number in range(100):
+        with pipes.handed_out(tmp_path / "pipe", b"hunter2", again=bool(number % 2)) as path:
+            if number % 3:
+                path.read_bytes()
+    assert (opened(), threading.active_count()) == (before, threads)

@@ -14,7 +14,7 @@ import pytest
 
 from ee_runner import processes
 from ee_runner.errors import LaunchError
-from ee_runner.executor import Cancellation, Executor
+from ee_runner.executor import Cancellation, Executor, session
 from ee_runner.job import Invocation, Limits, Outcome, Terminal
 from tests.support.processes import REPO, alive, wait_until
 
@@ -143,6 +143,33 @@ class TestAStop:
         assert job.ended().reason == "canceled"
         assert not processes.with_variable("EE_TEST_SWARM", str(tmp_path))
 
+    def test_a_job_that_stops_its_minder_is_ended_all_the_same(self, terminal: Terminal) -> None:
+        job = Job("kill -STOP $PPID; echo ready; sleep 300; true", terminal)
+        job.said.wait_for(b"ready")
+        job.cancel.request()
+        assert job.ended() == Outcome("canceled", 254, "canceled")
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_an_interrupt_before_anybody_waits_ends_the_job(
+    terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        noted(tmp_path / "job")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(session, "Stopping", interrupted)
+    script = f"trap '' HUP; echo $$ > {tmp_path}/job; sleep 300; true"
+    with pytest.raises(KeyboardInterrupt):
+        Executor().run(
+            Invocation(("sh", "-c", script), os.environ, Path("/"), terminal),
+            Said(),
+            cancel=Cancellation(),
+            limits=Limits(),
+            passwords={},
+        )
+    assert not alive(noted(tmp_path / "job"))
+
 
 @pytest.mark.parametrize("terminal", TERMINALS)
 class TestTheMinderIsKilled:
@@ -166,7 +193,7 @@ class TestTheMinderIsKilled:
 
 
 SUPERVISOR = """
-import os, sys
+import os, signal, sys, threading
 from pathlib import Path
 from ee_runner.errors import LaunchError
 from ee_runner.executor import Cancellation, Executor
@@ -182,10 +209,21 @@ def fork():
         Path(sys.argv[4], "copy").write_text(f"{os.getpid()}\\n")
         time.sleep(300)
 
-Executor().run(
-    Invocation(("sh", "-c", sys.argv[2]), os.environ, Path("/"), Terminal(sys.argv[1]),
-               rescue=("/bin/sh", "-c", "echo settled > \\"$0\\"", sys.argv[4] + "/rescue")),
-    Sink(), cancel=Cancellation(), limits=Limits(), passwords={}, started=fork)
+if sys.argv[3] == "ignores-children":
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+if sys.argv[3] == "holds-back":
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+cancel = Cancellation()
+if sys.argv[3] == "cancels":
+    threading.Timer(1, cancel.request).start()
+
+for _ in range(int(sys.argv[5])):
+    outcome = Executor().run(
+        Invocation(("sh", "-c", sys.argv[2]), os.environ, Path("/"), Terminal(sys.argv[1]),
+                   rescue=("/bin/sh", "-c", "echo settled > \\"$0\\"", sys.argv[4] + "/rescue")),
+        Sink(), cancel=cancel, limits=Limits(grace=1), passwords={}, started=fork)
+    print(outcome.status, outcome.rc, outcome.detail, flush=True)
 """
 
 
@@ -194,9 +232,11 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
     """Start programs that run a job; what is left of them is killed at the end."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(terminal: Terminal, script: str, how: str = "plain") -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-c", SUPERVISOR, terminal.value, script, how, str(tmp_path)]
-        started.append(subprocess.Popen(words, stdout=subprocess.PIPE))
+    def start(
+        terminal: Terminal, script: str, how: str = "plain", *, times: int = 1, through: tuple[str, ...] = ()
+    ) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-c", SUPERVISOR, terminal.value, script, how, str(tmp_path), str(times)]
+        started.append(subprocess.Popen([*through, *words], stdout=subprocess.PIPE))
         return started[-1]
 
     yield start
@@ -235,6 +275,35 @@ class TestTheSupervisorIsKilled:
         supervisor = supervise(terminal, "echo done")
         assert supervisor.wait(BOUND) == 0
         assert not (tmp_path / "rescue").exists()
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+@pytest.mark.parametrize(("how", "script"), [("ignores-children", "exit 3"), ("holds-back", "sleep 0.5; exit 3")])
+def test_however_the_supervisor_heeds_signals_the_end_of_a_job_is_seen(
+    terminal: Terminal, how: str, script: str, supervise: Supervise
+) -> None:
+    supervisor = supervise(terminal, script, how, times=20 if how == "ignores-children" else 1)
+    said, _ = supervisor.communicate(timeout=BOUND)
+    assert set(said.splitlines()) == {b"failed 3 "}
+
+
+@pytest.mark.parametrize("terminal", TERMINALS)
+def test_without_proc_a_job_runs_and_is_ended(terminal: Terminal, tmp_path: Path, supervise: Supervise) -> None:
+    hidden = ("unshare", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh")
+    script = f"sleep 300 & echo $! > {tmp_path}/job; trap '' TERM HUP; wait; wait"
+    said, _ = supervise(terminal, script, "cancels", through=hidden).communicate(timeout=BOUND)
+    assert said == b"canceled 254 \n"
+    assert_ends(noted(tmp_path / "job"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start what it then may not end")
+def test_a_job_that_can_not_be_ended_is_let_go_and_told_of(tmp_path: Path, supervise: Supervise) -> None:
+    powerless = ("setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill")
+    script = f"echo $$ > {tmp_path}/job; exec setpriv --reuid 65534 --clear-groups sleep 300"
+    said, _ = supervise(Terminal.PIPES, script, "cancels", through=powerless).communicate(timeout=2 * BOUND)
+    job = noted(tmp_path / "job")
+    os.kill(job, signal.SIGKILL)
+    assert said == f"canceled 254 process {job} of the job can not be ended by this user\n".encode()
 
 
 def test_the_job_has_the_standard_streams_open_and_nothing_else() -> None:

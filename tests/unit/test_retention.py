@@ -63,6 +63,23 @@ def test_the_current_one_stays_however_old_it_is(tmp_path: Path) -> None:
     assert names(tmp_path) == ["current"]
 
 
+def test_a_link_that_a_job_may_have_made_to_the_artifacts_of_others_has_nothing_removed(tmp_path: Path) -> None:
+    for age in range(3):
+        make_job(tmp_path / "others", f"job{age}", age=age)
+    (tmp_path / "artifacts").symlink_to("others")
+    with pytest.raises(ArtifactError, match="artifacts leads to where this job has no artifacts"):
+        rotate(tmp_path / "artifacts", keep=1, current=tmp_path / "artifacts" / "current")
+    assert names(tmp_path / "others") == ["job0", "job1", "job2"]
+
+
+def test_artifacts_behind_a_link_of_the_users_make_room(tmp_path: Path) -> None:
+    for name in ("old", "current"):
+        make_job(tmp_path / "disk", name)
+    (tmp_path / "artifacts").symlink_to("disk")
+    rotate(tmp_path / "artifacts", keep=1, current=tmp_path / "artifacts" / "current")
+    assert names(tmp_path / "disk") == ["current"]
+
+
 def test_no_limit_removes_nothing(tmp_path: Path) -> None:
     make_job(tmp_path, "old", age=9999 * DAY, size=BIG)
     assert rotate(tmp_path, keep=0, age=0, size=0) == []

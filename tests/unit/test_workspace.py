@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ee_runner.errors import ArtifactError, ConfigurationError, RunnerError
+from ee_runner.executor import Cancellation
 from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, ModuleTarget, PlaybookTarget, RoleTarget
 from ee_runner.secrets import Secret
 from ee_runner.workspace import Workspace
@@ -249,9 +250,44 @@ def test_every_input_may_be_a_named_pipe_that_is_read_once(demo: Path) -> None:
 
 
 @pytest.mark.parametrize("name", INPUTS)
+def test_a_pipe_that_nobody_writes_to_is_no_input_any_more_once_the_job_is_to_stop(demo: Path, name: str) -> None:
+    os.mkfifo(demo / "env" / name)
+    cancel = Cancellation()
+    stop = threading.Timer(0.1, cancel.request)
+    stop.start()
+    with Workspace.open(job(demo), cancel=cancel) as workspace:
+        assert not any((workspace.envvars, workspace.passwords, workspace.cmdline, workspace.ssh_key))
+        assert workspace.extravars_files == ()
+    stop.join()
+
+
+def test_a_pipe_is_read_to_its_end_whoever_looks_at_the_job_meanwhile(demo: Path) -> None:
+    os.mkfifo(demo / "env" / "ssh_key")
+    cancel = Cancellation()
+
+    def write() -> None:
+        with (demo / "env" / "ssh_key").open("wb", buffering=0) as pipe:
+            for _ in range(100):
+                pipe.write(b"x" * 4000)
+                cancel.nudge()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with Workspace.open(job(demo), cancel=cancel) as workspace:
+        assert workspace.ssh_key == Secret("x" * 400_000 + "\n")
+    writer.join()
+
+
+@pytest.mark.parametrize("name", INPUTS)
 def test_a_directory_is_no_input(demo: Path, name: str) -> None:
     (demo / "env" / name).mkdir()
     assert refusal(demo) == f"{demo}/env/{name}: is a directory; a file or a named pipe is expected here"
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/null"])
+def test_a_device_is_no_input(demo: Path, device: str) -> None:
+    (demo / "env" / "envvars").symlink_to(device)
+    assert refusal(demo) == f"{demo}/env/envvars: is a socket or a device; a file or a named pipe is expected here"
 
 
 @contextmanager
@@ -633,6 +669,16 @@ def test_an_inventory_of_text_is_read_by_one_plugin_after_the_other(demo: Path) 
             with Path(workspace.inventory[0]).open("rb") as file:
                 file.read(2)
             assert Path(workspace.inventory[0]).read_text() == text
+
+
+def test_an_artifact_directory_that_is_a_link_is_refused_and_nothing_behind_it_touched(demo: Path) -> None:
+    (elsewhere := demo.parent / "elsewhere").mkdir(mode=0o755)
+    (elsewhere / "status").write_text("precious")
+    (demo / "artifacts").mkdir()
+    (demo / "artifacts" / "1").symlink_to(elsewhere)
+    assert "artifacts/1 can not be made: something that is no directory" in refusal(demo)
+    assert [path.read_text() for path in elsewhere.iterdir()] == ["precious"]
+    assert mode(elsewhere) == 0o755
 
 
 def test_pipes_that_nobody_reads_hold_nothing_up(demo: Path) -> None:

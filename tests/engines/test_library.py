@@ -155,7 +155,7 @@ def test_plays_and_inventory_as_data_variables_passwords_and_the_changed_environ
     assert told["messages"] == ["6 zwölf added later open sesame"]
     starting = told["statuses"][0]
     assert [status["status"] for status in told["statuses"]] == ["starting", "running", "successful"]
-    assert starting["env"]["OF_THE_CALLER"] == "zwölf"
+    assert starting["env"]["OF_THE_CALLER"] == "********"
     assert starting["env"]["ADDED"] == "added later"
     for kept in (json.dumps(starting), told["command"]):
         assert TOKEN not in kept

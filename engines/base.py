@@ -210,7 +210,7 @@ class ContainerEngine(ABC):
             except BaseException:
                 self._clear_on_the_way_out(plan)
                 raise
-            if outcome.reason != "exited" or outcome.detail:
+            if outcome.reason != "exited":
                 self.clear(plan.mark)
         return self._judge(plan, outcome, tail.text, since=since)
 

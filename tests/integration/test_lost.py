@@ -51,10 +51,13 @@ class Job:
 
     def __init__(self, supervisor: subprocess.Popen[bytes], fifo: Path) -> None:
         self.supervisor = supervisor
-        self._task = lambda: [pid for pid in with_argument(str(fifo)) if pid != supervisor.pid]
-        wait_until(lambda: self._runs_task(), bound=BOUND, what="the job's task")
+        self._fifo = str(fifo)
+        wait_until(self._runs_task, bound=BOUND, what="the job's task")
         self.record = underway.underway()[0]
         self.processes = descendants(supervisor.pid)
+
+    def _task(self) -> list[int]:
+        return [pid for pid in with_argument(self._fifo) if pid != self.supervisor.pid]
 
     def _runs_task(self) -> bool:
         assert self.supervisor.poll() is None, "it has ended before its task"

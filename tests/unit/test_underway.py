@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,26 @@ WHOLE = {
     "host": "here",
 }
 
+CHANGES: list[dict[str, Any]] = [
+    {"mark": "cd" * 16},
+    {"mark": "../../etc"},
+    {"ident": None},
+    {"engine": "a\0b"},
+    {"private_data_dir": "relative"},
+    {"paths": ["/tmp/../etc"]},
+    {"paths": [7]},
+    {"paths": None},
+    {"bases": ["etc"]},
+    {"prefix": "e"},
+    {"prefix": "ee_runner_1_0123abcd_/../"},
+    {"supervisor": ["one", ""]},
+    {"supervisor": [float("inf"), ""]},
+    {"supervisor": [1]},
+    {"address": []},
+    {"address": {"DOCKER_HOST": 1}},
+    {"host": 1},
+]
+
 
 def file_of(text: str | bytes) -> Path:
     place = underway.directory()
@@ -280,28 +300,7 @@ def test_a_record_is_read_as_it_was_written() -> None:
         "[" * 100_000,
         "{}",
         '{"supervisor": 1}',
-        *(
-            json.dumps({**WHOLE, **change})
-            for change in (
-                {"mark": "cd" * 16},
-                {"mark": "../../etc"},
-                {"ident": None},
-                {"engine": "a\0b"},
-                {"private_data_dir": "relative"},
-                {"paths": ["/tmp/../etc"]},
-                {"paths": [7]},
-                {"paths": None},
-                {"bases": ["etc"]},
-                {"prefix": "e"},
-                {"prefix": "ee_runner_1_0123abcd_/../"},
-                {"supervisor": ["one", ""]},
-                {"supervisor": [float("inf"), ""]},
-                {"supervisor": [1]},
-                {"address": []},
-                {"address": {"DOCKER_HOST": 1}},
-                {"host": 1},
-            )
-        ),
+        *(json.dumps({**WHOLE, **change}) for change in CHANGES),
     ],
 )
 def test_what_is_no_record_is_said_and_left(text: str | bytes) -> None:
@@ -320,7 +319,12 @@ def test_what_is_no_record_is_said_and_left(text: str | bytes) -> None:
 def test_pipes_links_and_directories_are_no_records(tmp_path: Path) -> None:
     file = file_of(json.dumps(WHOLE))
     file.rename(tmp_path / "elsewhere")
-    for make in (lambda: os.mkfifo(file), lambda: file.symlink_to(tmp_path / "elsewhere"), file.mkdir):
+    makers: list[Callable[[], None]] = [
+        lambda: os.mkfifo(file),
+        lambda: file.symlink_to(tmp_path / "elsewhere"),
+        lambda: file.mkdir(),
+    ]
+    for make in makers:
         make()
         assert underway.abandoned() == underway.underway() == []
         with pytest.raises(ArtifactError, match="no record"), underway.seized(file):

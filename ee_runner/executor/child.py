@@ -1,4 +1,4 @@
-"""The job's process on a pty or on pipes, and the caller's terminal beside it."""
+"""The job's process, on a pty or on pipes, below its minder."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
-import termios
-import tty
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from ee_runner import minder, processes
 from ee_runner.errors import LaunchError
 from ee_runner.executor.control import find_program
+from ee_runner.executor.terminals import prepare, set_size, wanted_size
+from ee_runner.executor.unminded import PexpectChild, PipedChild
 from ee_runner.job import Invocation, Terminal
 
-_SIZE = (24, 80)
 _MINDER = """
 import os, sys
 sys.path.append(sys.argv[1])
@@ -74,33 +73,13 @@ def open_child(invocation: Invocation, stdin: int | None) -> Child:
         if interpreter is not None:
             return _MindedChild(interpreter, argv, invocation, stdin)
         if invocation.terminal is Terminal.PIPES:
-            return _PipedChild(argv, invocation, stdin)
-        return _PexpectChild(argv, invocation, stdin)
+            return PipedChild(argv, invocation, stdin)
+        return PexpectChild(argv, invocation, stdin)
     except (OSError, ValueError) as error:
         place = f" in {invocation.cwd}" if not invocation.cwd.is_dir() else ""
         raise LaunchError(
             f"{program} can not be started{place}: {getattr(error, 'strerror', None) or error}."
         ) from error
-
-
-def copy_size(terminal: int, child: Child) -> None:
-    """Give the child's terminal the size of the caller's."""
-    child.resize(*_size_of(terminal))
-
-
-class RawTerminal:
-    """The caller's terminal in raw mode for the length of the block, so that each key reaches the job."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __enter__(self) -> None:
-        self._saved = termios.tcgetattr(self._descriptor)
-        tty.setraw(self._descriptor)
-
-    def __exit__(self, *exc: object) -> None:
-        with contextlib.suppress(termios.error):  # the terminal has been closed meanwhile
-            termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._saved)
 
 
 class _MindedChild:
@@ -138,7 +117,7 @@ class _MindedChild:
             self.err = errors
             return {"stdin": subprocess.DEVNULL if stdin is None else stdin, "stdout": out, "stderr": err}
         self.out, terminal = self._pair(os.openpty(), inner)
-        _prepare(terminal, size=_wanted_size(invocation, stdin), echo=invocation.terminal is Terminal.INTERACTIVE)
+        prepare(terminal, size=wanted_size(invocation, stdin), echo=invocation.terminal is Terminal.INTERACTIVE)
         return {"stdin": terminal, "stdout": terminal, "stderr": terminal}
 
     def _pair(self, pair: tuple[int, int], inner: contextlib.ExitStack) -> tuple[int, int]:
@@ -179,7 +158,7 @@ class _MindedChild:
 
     def resize(self, rows: int, columns: int) -> None:
         if self.err is None:
-            _set_size(self.out, (rows, columns))
+            set_size(self.out, (rows, columns))
 
     def wait(self) -> int | None:
         word, numbers = self._next()
@@ -252,97 +231,6 @@ class _MindedChild:
         return word, [int(number) for number in numbers]
 
 
-class _PipedChild:
-    """On pipes and without a minder."""
-
-    def __init__(self, argv: tuple[str, ...], invocation: Invocation, stdin: int | None) -> None:
-        self._process = subprocess.Popen(
-            argv,
-            env=dict(invocation.env),
-            cwd=invocation.cwd,
-            stdin=subprocess.DEVNULL if stdin is None else stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
-        assert self._process.stdout is not None  # noqa: S101 - both were asked for above
-        assert self._process.stderr is not None  # noqa: S101
-        self.pid = self._process.pid
-        self.out = self._process.stdout.fileno()
-        self.err: int | None = self._process.stderr.fileno()
-
-    def type(self, data: bytes) -> int:
-        return len(data)  # without a terminal there is nobody at the prompt
-
-    def resize(self, rows: int, columns: int) -> None: ...
-
-    def wait(self) -> int | None:
-        return self._process.wait()
-
-    def terminate(self) -> None:
-        self._process.terminate()
-
-    def kill(self) -> None:
-        _kill_session(self.pid)
-
-    def sweep(self) -> list[int]:
-        return []
-
-    def close(self) -> None:
-        for stream in (self._process.stdout, self._process.stderr):
-            if stream is not None:
-                stream.close()
-
-
-class _PexpectChild:
-    """On a pty by pexpect and without a minder (macOS)."""
-
-    def __init__(self, argv: tuple[str, ...], invocation: Invocation, stdin: int | None) -> None:
-        import pexpect
-
-        self._spawned: Any
-        try:
-            self._spawned = pexpect.spawn(
-                argv[0],
-                list(argv[1:]),
-                env=dict(invocation.env),
-                cwd=str(invocation.cwd),
-                dimensions=_wanted_size(invocation, stdin),
-                echo=invocation.terminal is Terminal.INTERACTIVE,
-                timeout=None,
-            )
-        except pexpect.ExceptionPexpect as error:
-            raise LaunchError(f"{argv[0]} can not be started: {error}.") from error
-        self.pid: int = self._spawned.pid
-        self.out: int = self._spawned.child_fd
-        self.err: int | None = None
-
-    def type(self, data: bytes) -> int:
-        return os.write(self.out, data)
-
-    def resize(self, rows: int, columns: int) -> None:
-        self._spawned.setwinsize(rows, columns)
-
-    def wait(self) -> int | None:
-        process = self._spawned.ptyproc
-        if not process.terminated:
-            process.wait()
-        return int(process.exitstatus) if process.exitstatus is not None else -int(process.signalstatus)
-
-    def terminate(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGTERM)
-
-    def kill(self) -> None:
-        _kill_session(self.pid)
-
-    def sweep(self) -> list[int]:
-        return []
-
-    def close(self) -> None:
-        self._spawned.ptyproc.fileobj.close()
-
-
 def _interpreter() -> str | None:
     """Return the Python for minders; None where there can be none: elsewhere than on Linux, and without /proc."""
     if sys.platform != "linux" or not Path("/proc/self/fd").exists():
@@ -357,48 +245,5 @@ def _root() -> str:
     return str(Path(minder.__file__).parents[1])
 
 
-def _kill_session(leader: int) -> None:
-    """Send SIGKILL to all below a process, as far as /proc shows them, and to its group where nothing does."""
-    processes.kill_tree(leader)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
-
-
 def _encoded(words: Sequence[str]) -> list[bytes]:
     return [os.fsencode(word) for word in words]
-
-
-def _prepare(terminal: int, *, size: tuple[int, int], echo: bool) -> None:
-    _set_size(terminal, size)
-    if not echo:
-        attributes = termios.tcgetattr(terminal)
-        attributes[3] &= ~termios.ECHO
-        termios.tcsetattr(terminal, termios.TCSANOW, attributes)
-
-
-def _set_size(terminal: int, size: tuple[int, int]) -> None:
-    import fcntl
-    import struct
-
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
-
-
-def _wanted_size(invocation: Invocation, stdin: int | None) -> tuple[int, int]:
-    return _size_of(stdin) if stdin is not None else _stated_size(invocation.env)
-
-
-def _size_of(terminal: int) -> tuple[int, int]:
-    try:
-        columns, rows = os.get_terminal_size(terminal)
-    except OSError:
-        return _SIZE
-    return (rows, columns) if rows and columns else _SIZE
-
-
-def _stated_size(env: Mapping[str, str]) -> tuple[int, int]:
-    """Return the size that LINES and COLUMNS state, or 24 by 80."""
-    stated = []
-    for name, usual in zip(("LINES", "COLUMNS"), _SIZE, strict=True):
-        text = env.get(name, "")
-        stated.append(int(text) if text.isdigit() and 0 < int(text) < 65536 else usual)
-    return stated[0], stated[1]

@@ -16,8 +16,9 @@ from typing import Protocol
 
 from ee_runner.errors import LaunchError
 from ee_runner.executor.cancellation import Cancellation
-from ee_runner.executor.child import RawTerminal, copy_size, open_child
+from ee_runner.executor.child import open_child
 from ee_runner.executor.stopping import Stopping
+from ee_runner.executor.terminals import RawTerminal, size_of
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Status, Terminal
 from ee_runner.prompts import Prompter, Unanswered
 from ee_runner.secrets import Secret
@@ -200,7 +201,7 @@ class _Session:
         if key.data is None:
             os.read(key.fd, 4096)
             if self._stdin is not None:
-                copy_size(self._stdin, self._child)
+                self._child.resize(*size_of(self._stdin))
         elif key.data == "input":
             self._forward_input(key.fd)
         elif mask & selectors.EVENT_WRITE:

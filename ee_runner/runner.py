@@ -78,6 +78,7 @@ class Runner(Results):
         self.reason: Reason | None = None
         self.detail = ""
         self.undelivered: Mapping[str, int] = {}
+        self._runs = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(ident={self.config.ident!r}, status={self.status!r}, rc={self.rc})"
@@ -103,6 +104,7 @@ class Runner(Results):
 
     def _run_once(self) -> tuple[Status, int | None]:
         self.log.begin(writer=threading.get_ident())
+        self._runs = False
         self.status, self.rc, self.reason, self.detail, self._stats = "unstarted", None, None, "", None
         try:
             with self.config.opened() as job, contextlib.ExitStack() as stack:
@@ -134,7 +136,7 @@ class Runner(Results):
                 store.write_outcome(outcome)
             except BaseException as error:
                 outcome = outcome_of(error)
-                if outcome.reason == "engine":  # what it runs may have to be ended by a later job
+                if outcome.reason == "engine" and self._runs:  # something may be left, for a later job to end
                     job.claim.leave()
                 self._keep_outcome(job, store, outcome, error)
                 failures.insert(0, error)
@@ -166,13 +168,18 @@ class Runner(Results):
                     self.config.attachment.cancellation,
                     stdin=self.config.attachment.stdin,
                     progress=self.config.attachment.progress,
-                    started=self.config.attachment.started,
+                    started=self._has_started,
                 )
             except LaunchError as error:
                 pipeline.say(str(error), shown=self.config.attachment.shown)
                 return Outcome("failed", 127, "launch", str(error))
             finally:
                 pipeline.close()
+
+    def _has_started(self) -> None:
+        self._runs = True
+        if self.config.attachment.started is not None:
+            self.config.attachment.started()
 
     def _conclude(
         self, pipeline: Pipeline, handlers: Handlers, emitters: Sequence[Emitter], failures: list[BaseException]

@@ -15,7 +15,7 @@ _REVEALING_PARTS = ("password", "passwd", "passphrase", "secret", "token", "apik
 _REVEALING_WORDS = re.compile(r"\w*pass|pass\w*|(\w*pwd|\w*auth|authorization|\w*keys?)\d*", re.ASCII)
 _SETTING = re.compile(
     r"(ansible|ee_runner|lc)_\w+|python\w*|lang(uage)?|term|tz|path|home|user|logname|shell|pwd|tmpdir|editor|pager"
-    r"|columns|lines|no_color|(https?|ftp|no|all)_proxy",
+    r"|columns|lines|no_color|(https?|ftp|no|all)_proxy|(job|ad_hoc_command)_id",
     re.ASCII | re.IGNORECASE,
 )
 _ORDINARY = re.compile(

@@ -267,7 +267,7 @@ def _tell(settled: Settled) -> None:
     if settled.done:
         log.info("Settled %s, which was lost: %s", settled.job, "; ".join(settled.done))
     if settled.failures:
-        log.warning("Of %s, which was lost, something is left: %s", settled.job, "; ".join(settled.failures))
+        log.info("Of %s, which was lost, something is left: %s", settled.job, "; ".join(settled.failures))
 
 
 def _words(error: Exception) -> str:

@@ -131,14 +131,20 @@ def test_run_async_calls_them_all_in_the_thread_of_the_job(tmp_path: Path, recor
 
 
 def test_starting_tells_the_command_and_the_others_the_status_alone(tmp_path: Path, recorder: Recorder) -> None:
-    envvars = {"API_TOKEN": "t0ken-value", "PLAIN": "seen", "URL": "https://me:t0ken-value@host/"}
+    envvars = {
+        "API_TOKEN": "t0ken-value",
+        "PLAIN": "the user's affair",
+        "TZ": "UTC",
+        "URL": "https://me:t0ken-value@host/",
+    }
     options = shell(tmp_path, "true", envvars=envvars, passwords={"Word: ": "t0ken-value"})
     ee_runner.run(**options, **recorder.callbacks())
     starting, *others = recorder.statuses
     assert set(starting) == {"status", "runner_ident", "command", "env", "cwd"}
     assert starting["command"] == ["sh", "-c", "true"]
     assert starting["cwd"] == str(tmp_path)
-    assert starting["env"]["PLAIN"] == "seen"
+    assert starting["env"]["PLAIN"] == "********"
+    assert starting["env"]["TZ"] == "UTC"
     assert starting["env"]["API_TOKEN"] == "********"
     assert "t0ken-value" not in str(starting)
     assert others == [{"status": status, "runner_ident": "1"} for status in ("running", "successful")]

@@ -267,9 +267,10 @@ def test_without_its_engine_the_rest_is_done_and_the_record_stays(data: Path, tm
 def test_a_start_tries_again_but_not_at_once(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     engine = tmp_path / "podman-later"
     record = abandoned(data, engine=str(engine))
-    (first,) = lost.settle_abandoned()
+    with caplog.at_level(logging.INFO, "ee_runner"):
+        (first,) = lost.settle_abandoned()
     assert first.failures
-    assert [entry.levelname for entry in caplog.records] == ["WARNING"]
+    assert "something is left" in caplog.text
     assert lost.settle_abandoned() == []
     program(engine, "exit 0")
     assert lost.settle_abandoned() == []
@@ -315,7 +316,8 @@ def test_a_faulty_engine_keeps_nothing_else_from_being_settled(data: Path, monke
 def test_what_is_no_record_is_said_once_a_minute_and_left(data: Path, caplog: pytest.LogCaptureFixture) -> None:
     record = abandoned(data)
     record.file.write_text("{")
-    (first,) = lost.settle_abandoned()
+    with caplog.at_level(logging.INFO, "ee_runner"):
+        (first,) = lost.settle_abandoned()
     assert first.record is None
     assert "no record of a job" in first.failures[0]
     assert lost.settle_abandoned() == []

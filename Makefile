@@ -19,7 +19,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export ENGINES
 PYTEST = $(BIN)/python -m pytest $(PYTEST_ARGS) </dev/null
 
-.PHONY: help test rest lint types unit engines integration packaging faults matrix soak demo images venv packages clean
+.PHONY: help test rest lint types unit engines integration packaging faults matrix soak bench demo images venv packages clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -77,6 +77,12 @@ soak: packages $(VENV)/.dev ## jobs canceled and killed at random moments, remot
 	for engine in $(filter-out podman-rootless,$(ENGINES)); do \
 	  $(BIN)/python bench/soak.py remote --rounds $(REMOTE_ROUNDS) --engine $$engine || status=1; \
 	done; exit $$status
+
+# Some of the workloads of `make bench` (docs/performance.md), and further arguments for it.
+WORKLOADS ?=
+BENCH_ARGS ?=
+bench: packages $(VENV)/.dev ## the runner beside bare Ansible and ansible-runner, into docs/performance.*; takes half an hour
+	$(BIN)/python -m bench --write $(BENCH_ARGS) $(WORKLOADS)
 
 demo: $(VENV)/.run ## the demo, with the best engine that is there
 	@demo/run

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import configparser
 import os
 import pwd
 import re
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+
+from ee_runner.values import dataclass
 
 
 class Form(Enum):
@@ -68,12 +68,13 @@ SETTINGS = (
     _setting("log_path", Form.ONE),
 )
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{([^}]*)\})", re.ASCII)
+_VARIABLE = r"(?a)\$(?:(\w+)|\{([^}]*)\})"
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
     """Return a path with ``$NAME``, ``${NAME}``, ``~`` and ``~user`` replaced as Ansible on the host would."""
-    text = _VARIABLE.sub(lambda found: environ.get(found[1] or found[2] or "", found[0]), text)
+    if "$" in text:
+        text = re.sub(_VARIABLE, lambda found: environ.get(found[1] or found[2] or "", found[0]), text)
     if not text.startswith("~"):
         return text
     user, slash, rest = text[1:].partition("/")
@@ -187,6 +188,8 @@ def _from_environment(cwd: Path, environ: Mapping[str, str]) -> Iterator[Value]:
 
 
 def _from_file(config: Path, cwd: Path, environ: Mapping[str, str]) -> Iterator[Value]:
+    import configparser  # most jobs have no ansible.cfg
+
     parser = configparser.ConfigParser(inline_comment_prefixes=(";",))
     try:
         parser.read_string(config.read_text(encoding="utf-8"))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePath
+
+from ee_runner.values import dataclass
 
 
 class Kind(Enum):
@@ -128,7 +129,7 @@ _CONFIG = (
 )
 _TOOLS = {"ansible-inventory": _INVENTORY, "ansible-doc": _DOC, "ansible-config": _CONFIG}
 
-_NEGATIVE_NUMBER = re.compile(r"-\d+\Z|-\d*\.\d+\Z")
+_NEGATIVE_NUMBER = r"-\d+|-\d*\.\d+"
 
 
 def parse(executable: str, arguments: Sequence[str]) -> Parsed:
@@ -178,7 +179,7 @@ class _Reader:
             return False
         if self._named(token) is not None:
             return True
-        return not _NEGATIVE_NUMBER.match(token) and " " not in token
+        return " " not in token and re.fullmatch(_NEGATIVE_NUMBER, token) is None
 
     def _named(self, token: str) -> _Option | None:
         """Return the option that a token names, in full, by its beginning, or as the first of a cluster."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ee_runner import settings
@@ -17,6 +16,7 @@ from ee_runner.job import Terminal
 from ee_runner.options import CALLBACKS
 from ee_runner.results import Results
 from ee_runner.runner import Runner
+from ee_runner.values import replace
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -86,11 +86,10 @@ def run_command(
     """
     attachment = connected(input_fd, output_fd, error_fd, attachment=attachment)
     runner = _command(executable_cmd, cmdline_args, attachment, options)
-    captured = _captured(runner)
+    captured = Captured(out=output_fd is None, err=error_fd is None)
+    runner.config.attachment = replace(runner.config.attachment, captured=captured)
     runner.run()
-    out = "" if output_fd is not None else captured.out if captured else _text(runner.stdout)
-    err = "" if error_fd is not None else captured.err if captured else _text(runner.stderr)
-    return out, err, runner.rc if runner.rc is not None else 1
+    return captured.out, captured.err, runner.rc if runner.rc is not None else 1
 
 
 def run_command_async(
@@ -171,20 +170,6 @@ def _started(runner: Runner) -> tuple[threading.Thread, Runner]:
             log.end()
         raise LaunchError(f"No thread can be started for the job: {error}.") from error
     return thread, runner
-
-
-def _captured(runner: Runner) -> Captured | None:
-    """Keep the output in memory where the job keeps no file of it."""
-    if not runner.config.spec.suppress_output_file:
-        return None
-    captured = Captured()
-    runner.config.attachment = replace(runner.config.attachment, captured=captured)
-    return captured
-
-
-def _text(output: TextIO) -> str:
-    with output:
-        return output.read()
 
 
 def _command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from ee_runner.ansible_options import Kind
 from ee_runner.errors import ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RawTarget, RoleTarget
 from ee_runner.references import Reference
+from ee_runner.values import dataclass, field, replace
 from ee_runner.workspace import Workspace
 
 

@@ -4,41 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ee_runner.errors import ArtifactError
+from ee_runner.events.appending import LogWriter
+from ee_runner.events.kept import FILES, LOG, PARTIAL, Form
 from ee_runner.job import Outcome, Status
 
 FINAL: frozenset[str] = frozenset({"successful", "failed", "canceled", "timeout", "error"})
 """The statuses in which a job ends."""
 
+_APPENDING = os.O_CREAT | os.O_APPEND
+
 
 class ArtifactStore:
-    """Writes ``artifacts/<ident>`` (seed, section 1.13): files 0600, events and status replaced in one step.
+    """Writes ``artifacts/<ident>`` (seed, section 1.13): files 0600, events and status whole or not there.
 
     The directory and its `job_events` exist already, and are held open: what a job inside puts in their place, or
     in the place of a file, is never written through. Every method raises ArtifactError, naming the file, when the
-    disk is full, read-only or gone. Without `keeps_output` there is no `stdout` and `stderr`. Close the store, or use
-    it as a context manager.
+    disk is full, read-only or gone. Without `keeps_output` there is no `stdout` and `stderr`. `events` says how these
+    are kept, see `ee_runner.events.kept`; a log that is there is gone on with. Close the store, or use it as a context
+    manager.
     """
 
-    def __init__(self, directory: Path, *, keeps_output: bool = True) -> None:
+    def __init__(self, directory: Path, *, keeps_output: bool = True, events: Form = "files") -> None:
         self.directory = directory
+        self._has_files = events != "log"
+        self._log: LogWriter | None = None
         self._stdout: int | None = None
         self._stderr: int | None = None
         self._stack = contextlib.ExitStack()
         try:
             self._home = self._open(directory, os.O_DIRECTORY)
-            self._events = self._open(directory / "job_events", os.O_DIRECTORY, within=self._home)
-            appending = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._events = self._open(directory / FILES, os.O_DIRECTORY, within=self._home)
+            if events != "files":
+                with _explained(directory / LOG):
+                    self._log = LogWriter(self._open(directory / LOG, os.O_RDWR | _APPENDING, within=self._home))
             if keeps_output:
-                self._stdout = self._open(directory / "stdout", appending, within=self._home)
-                self._stderr = self._open(directory / "stderr", appending, within=self._home)
+                self._stdout = self._open(directory / "stdout", os.O_WRONLY | _APPENDING, within=self._home)
+                self._stderr = self._open(directory / "stderr", os.O_WRONLY | _APPENDING, within=self._home)
         except BaseException:
             self._stack.close()
             raise
@@ -53,31 +62,36 @@ class ArtifactStore:
         self._stack.close()
 
     def write_stdout(self, data: bytes) -> None:
-        if self._stdout is None:
-            return
-        with _explained(self.directory / "stdout"):
-            _write_all(self._stdout, data)
+        if self._stdout is not None:
+            self._add(self._stdout, data, name="stdout")
 
     def write_stderr(self, data: bytes) -> None:
-        if self._stderr is None:
-            return
-        with _explained(self.directory / "stderr"):
-            _write_all(self._stderr, data)
+        if self._stderr is not None:
+            self._add(self._stderr, data, name="stderr")
 
-    def write_event(self, event: Mapping[str, Any]) -> str:
-        """Write ``job_events/<counter>-<uuid>.json`` and return its name."""
-        name = f"{event['counter']}-{event['uuid']}"
+    def write_event(self, event: Mapping[str, Any]) -> str | int:
+        """Write an event and return what to announce of it: its file's name, or where its line in the log ends.
+
+        What has no counter or uuid, and what JSON can not say, raises KeyError, TypeError and ValueError.
+        """
+        name, data = f"{event['counter']}-{event['uuid']}.json", _encoder()(event)
+        if self._has_files:
+            try:
+                _replace(PARTIAL, name, data, within=self._events)
+            except OSError as error:
+                raise _failure(self.directory / FILES / name, error) from error
+        if self._log is None:
+            return name
         try:
-            _replace(f"{name}-partial.json", f"{name}.json", msgspec.json.encode(event), within=self._events)
+            return self._log.append(data, event["counter"])
         except OSError as error:
-            raise _failure(self.directory / "job_events" / f"{name}.json", error) from error
-        return f"{name}.json"
+            raise _failure(self.directory / LOG, error) from error
 
     def write_command(self, *, command: tuple[str, ...], cwd: str, env: Mapping[str, str]) -> None:
         """Write ``command``: what was executed, with secrets already masked by the caller."""
         shown = {_readable(name): _readable(value) for name, value in env.items()}
         record = {"command": tuple(map(_readable, command)), "cwd": _readable(cwd), "env": shown}
-        self._write("command", msgspec.json.format(msgspec.json.encode(record), indent=1))
+        self._write("command", json.dumps(record, ensure_ascii=False, indent=1).encode())
 
     def write_status(self, status: Status) -> None:
         self._write("status", status.encode())
@@ -99,6 +113,12 @@ class ArtifactStore:
                 self._overwrite("status", b"error")
             raise
 
+    def _add(self, descriptor: int, data: bytes, *, name: str) -> None:
+        try:
+            _write_all(descriptor, data)
+        except OSError as error:
+            raise _failure(self.directory / name, error) from error
+
     def _write(self, name: str, data: bytes) -> None:
         with _explained(self.directory / name):
             _replace(f"{name}.partial", name, data, within=self._home)
@@ -117,6 +137,14 @@ class ArtifactStore:
             descriptor = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=within)
         self._stack.callback(os.close, descriptor)
         return descriptor
+
+
+@functools.cache
+def _encoder() -> Callable[[object], bytes]:
+    """Return what makes JSON of an event; what it takes to load that is not needed before Ansible has one."""
+    import msgspec
+
+    return msgspec.json.Encoder().encode
 
 
 def _readable(text: str) -> str:

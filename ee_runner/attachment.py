@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ee_runner import console
-from ee_runner.console import Captured
 from ee_runner.executor import Cancellation
-from ee_runner.job import Terminal
-from ee_runner.pipeline import Display
+from ee_runner.values import dataclass, field
 
 if TYPE_CHECKING:
+    from ee_runner.console import Captured
     from ee_runner.engines.base import Progress
+    from ee_runner.executor.minding import Minding
+    from ee_runner.job import Terminal
+    from ee_runner.pipeline import Display
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Attachment:
     `explain` takes a line for each decision worth telling (``--debug``), `warn` what nobody should overlook.
     `stoppable` says that SIGTERM to this process ends the job in order, and nothing but the job.
     `started` is called once, when the job's process runs; the job waits for its return.
+    `ready` is a minder that was started ahead for the job; whoever started it closes it.
     """
 
     display: Display | None = None
@@ -44,6 +45,7 @@ class Attachment:
     explain: Callable[[str], None] = lambda _: None
     warn: Callable[[str], None] = lambda _: None
     started: Callable[[], None] | None = None
+    ready: Minding | None = None
 
     def display_for(self, values: Mapping[str, Any]) -> Display | None:
         """Return what shows a job with these options: the display, or what `shown` asks for."""
@@ -51,4 +53,6 @@ class Attachment:
             return self.display
         if values["quiet"] or values["suppress_ansible_output"] or sys.stdout is None:
             return None
+        from ee_runner import console
+
         return console.JsonLines(console.to_file(sys.stdout)) if values["json_mode"] else console.on_standard_streams()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ee_runner.job import CommandTarget, JobSpec, ModuleTarget, PlaybookTarget, RawTarget, View
 from ee_runner.secrets import mask_environment
+from ee_runner.values import dataclass
 
 if TYPE_CHECKING:
     from ee_runner.workspace import Workspace

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +18,7 @@ from ee_runner.job import CommandTarget, JobSpec, Terminal
 from ee_runner.options import BY_NAME, default_of
 from ee_runner.preparation import Prepared, failure_recorded, prepare
 from ee_runner.sources import Rank, Resolved, working_directory
+from ee_runner.values import replace
 from ee_runner.workspace import places
 
 _TARGETS = ("playbook", "module", "role")
@@ -275,6 +274,8 @@ def _fit(name: str, kind: kinds.Kind, value: Any) -> Any:
 
 def temporary_directory() -> Path:
     """Make a private data directory for one command."""
+    import tempfile
+
     try:
         return Path(tempfile.mkdtemp(prefix=".ansible-runner-"))
     except OSError as error:

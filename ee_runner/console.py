@@ -16,6 +16,9 @@ from ee_runner.errors import ConfigurationError
 
 Writer: TypeAlias = Callable[[bytes], None]
 
+_JOINED = 1 << 20
+"""Characters that are gathered before a text is lengthened, at least."""
+
 
 class Console:
     """Passes the job's bytes on untouched, or with a terminal's line ends (CR LF) made plain ones."""
@@ -56,31 +59,60 @@ class JsonLines:
 
 
 class Captured:
-    """Keeps in memory what a job does not keep on disk; `out` and `err` read as the artifacts would."""
+    """Keeps a job's output in memory, as text, while it comes; `out` and `err` read as the artifacts would.
 
-    def __init__(self) -> None:
-        self._out: list[bytes] = []
-        self._err: list[bytes] = []
+    What is not wanted is let go, and reads as an empty text.
+    """
+
+    def __init__(self, *, out: bool = True, err: bool = True) -> None:
+        self._out = _Growing() if out else None
+        self._err = _Growing() if err else None
 
     def stdout(self, data: bytes) -> None:
-        self._out.append(data)
+        if self._out is not None:
+            self._out.add(data)
 
     def stderr(self, data: bytes) -> None:
-        self._err.append(data)
+        if self._err is not None:
+            self._err.add(data)
 
     @property
     def out(self) -> str:
-        """All of the output as text, with plain line ends, what is no UTF-8 replaced."""
-        return _as_text(self._out)
+        """All of the output as text, with plain line ends, what is no UTF-8 replaced; nothing may come after that."""
+        return "" if self._out is None else self._out.end()
 
     @property
     def err(self) -> str:
-        return _as_text(self._err)
+        return "" if self._err is None else self._err.end()
 
 
-def _as_text(chunks: list[bytes]) -> str:
-    with io.TextIOWrapper(io.BytesIO(b"".join(chunks)), encoding="utf-8", errors="replace") as file:
-        return file.read()
+class _Growing:
+    """A text that bytes are added to: it takes its own size of memory and little more, and time linear in its size."""
+
+    def __init__(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = io.IncrementalNewlineDecoder(decoder, translate=True)
+        self._text = ""
+        self._pieces: list[str] = []
+        self._size = 0
+
+    def add(self, data: bytes, *, final: bool = False) -> None:
+        piece = self._decoder.decode(data, final=final)
+        self._pieces.append(piece)
+        self._size += len(piece)
+        if final or self._size >= max(len(self._text) // 16, _JOINED):
+            self._lengthen("".join(self._pieces))
+
+    def end(self) -> str:
+        self.add(b"", final=True)
+        return self._text
+
+    def _lengthen(self, more: str) -> None:
+        text, self._text = self._text, ""  # CPython lengthens a text in its place when there is no other reference
+        text += more
+        self._text = text
+        self._pieces.clear()
+        self._size = 0
 
 
 def on_standard_streams() -> Console:

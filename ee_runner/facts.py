@@ -9,18 +9,16 @@ and the newest one is read.
 from __future__ import annotations
 
 import contextlib
-import datetime
-import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ee_runner.artifacts import describe
 from ee_runner.errors import ArtifactError, ConfigurationError
+from ee_runner.values import dataclass
 
 _SCHEMA = "s1_"
 _UNSAFE_IN_NAMES = ("/", "..", "<", ">", "|")
@@ -101,6 +99,8 @@ def _forms(host: str, *, prefix: str) -> tuple[_Form, ...]:
     key = _SCHEMA + host
     names = {} if "/" in host else {host: False, key: True}
     if any(part in key for part in _UNSAFE_IN_NAMES):
+        import hashlib
+
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
         names[digest[: max(len(key), 12)]] = True
     return tuple(_Form(prefix + name, wrapped) for name, wrapped in names.items())
@@ -190,6 +190,8 @@ def _storable(value: object, *, place: str) -> object:
         return _mapping(value, place=place)
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_storable(item, place=f"{place}[{number}]") for number, item in enumerate(value)]
+    import datetime
+
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, str):

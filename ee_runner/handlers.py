@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from ee_runner.errors import CallbackError, ConfigurationError
@@ -20,16 +18,23 @@ ArtifactsHandler: TypeAlias = Callable[[str], object]
 def check_callbacks(callbacks: Mapping[str, object]) -> None:
     """Raise ConfigurationError for a callback that can not be called, or that only an event loop could call."""
     for name, callback in callbacks.items():
-        if callback is not None and not callable(callback):
+        if callback is None:
+            continue
+        if not callable(callback):
             raise ConfigurationError(f"{name}: a function is expected, found a value of type {type(callback).__name__}")
-        if inspect.iscoroutinefunction(callback):
+        if _is_coroutine_function(callback):
             raise ConfigurationError(
                 f"{name}: a plain function is expected, found a coroutine function. It is called in the job's thread; "
                 "from there, asyncio.run_coroutine_threadsafe hands work to an event loop."
             )
 
 
-@dataclass(slots=True)
+def _is_coroutine_function(callback: object) -> bool:
+    import inspect  # a job without callbacks does without it
+
+    return inspect.iscoroutinefunction(callback)
+
+
 class Handlers:
     """The callbacks of one job (seed, sections 5.18 to 5.21); each is called in the thread that runs the job.
 
@@ -37,12 +42,22 @@ class Handlers:
     in what is told of it.
     """
 
-    event_handler: EventHandler | None = None
-    status_handler: StatusHandler | None = None
-    cancel_callback: CancelCallback | None = None
-    finished_callback: FinishedCallback | None = None
-    artifacts_handler: ArtifactsHandler | None = None
-    secrets: Collection[Secret] = ()
+    def __init__(
+        self,
+        *,
+        event_handler: EventHandler | None = None,
+        status_handler: StatusHandler | None = None,
+        cancel_callback: CancelCallback | None = None,
+        finished_callback: FinishedCallback | None = None,
+        artifacts_handler: ArtifactsHandler | None = None,
+        secrets: Collection[Secret] = (),
+    ) -> None:
+        self.event_handler = event_handler
+        self.status_handler = status_handler
+        self.cancel_callback = cancel_callback
+        self.finished_callback = finished_callback
+        self.artifacts_handler = artifacts_handler
+        self.secrets = secrets
 
     def keeps(self, event: dict[str, Any]) -> bool:
         """Show an event to its handler, and say whether its file is kept: a handler that returns nothing keeps it."""

@@ -6,12 +6,12 @@ What may hold secrets besides `Secret` values (words, variables, an inventory's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
 
 from ee_runner.secrets import Secret
+from ee_runner.values import dataclass, field
 
 PullPolicy: TypeAlias = Literal["always", "missing", "never", "newer"]
 Status: TypeAlias = Literal["unstarted", "starting", "running", "successful", "failed", "canceled", "timeout", "error"]
@@ -182,6 +182,7 @@ class JobSpec:
     fact_cache_type: str = "jsonfile"
     omit_event_data: bool = False
     only_failed_event_data: bool = False
+    job_events: Literal["files", "log", "both"] = "files"
     rotate_artifacts: int = 0
     rotate_age: float = 0.0
     rotate_size: int = 0

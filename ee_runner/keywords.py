@@ -65,6 +65,7 @@ class Keywords(TypedDict, total=False):
     quiet: bool | None
     omit_event_data: bool | None
     only_failed_event_data: bool | None
+    job_events: Literal["files", "log", "both"] | None
     check_job_event_data: bool | None
     suppress_env_files: bool | None
     suppress_output_file: bool | None

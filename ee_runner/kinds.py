@@ -10,18 +10,18 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ee_runner.secrets import Secret
+from ee_runner.values import dataclass
 
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _AUTH_KEYS = ("host", "username", "password", "verify_ssl")
-_AGE = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*([smhdw])", re.ASCII | re.IGNORECASE)
+_AGE = r"(?ai)(\d{1,12}(?:\.\d{1,9})?)\s*([smhdw])"
 _AGE_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_SIZE = re.compile(r"(\d{1,19}(?:\.\d{1,9})?)\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
+_SIZE = r"(?ai)(\d{1,19}(?:\.\d{1,9})?)\s*(?:([kmgt])i?)?b?"
 _SIZE_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _LARGEST = (1 << 63) - 1
 _LONGEST = 10 * 366 * 86400
@@ -99,14 +99,16 @@ def _number(text: str) -> float | int:
 
 def seconds(age: str | int) -> float:
     """Return the seconds of a value of the kind AGE."""
-    found = _AGE.fullmatch(str(age))
+    found = re.fullmatch(_AGE, str(age)) if age else None
     return float(found[1]) * _AGE_UNITS[found[2].lower()] if found else 0.0
 
 
 def _age(value: Any) -> str | int:
     """Keep a length of time as it was written; 30 alone is none, for days may be meant: only 0 needs no unit."""
     text = str(value).strip()
-    if isinstance(value, bool) or (text != "0" and not _AGE.fullmatch(text)):
+    if text == "0":
+        return 0
+    if isinstance(value, bool) or not re.fullmatch(_AGE, text):
         raise ValueError
     return text if seconds(text) else 0
 
@@ -120,7 +122,7 @@ def _size(value: Any) -> int:
 
 def _size_text(text: str) -> int:
     """Read a number of bytes; units are powers of 1024, written as the engines take them (m) or in full (MiB, MB)."""
-    found = _SIZE.fullmatch(text.strip())
+    found = re.fullmatch(_SIZE, text.strip())
     if found is None:
         raise ValueError
     return int(_number(found[1]) * _SIZE_UNITS[(found[2] or "").lower()])

@@ -5,22 +5,55 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-NO_LOCKS = frozenset({errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP})
+NO_LOCKS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP})
 """What a network file system says that can not lock."""
 
 _held: set[int] = set()
 _registered = False
 
 
-def hold(descriptor: int) -> None:
-    """Lock what is open until `release`, or the end of this process.
+def take(descriptor: int, *, shared: bool = False, wait: bool = False) -> bool:
+    """Lock what is open, for as long as it is open, and say whether that went: not while somebody else holds it.
 
-    Raises BlockingIOError while somebody else holds it, OSError on a file system without locks (`NO_LOCKS`).
+    On a file system without locks it always goes. Raises OSError for anything else.
     """
-    global _registered
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    try:
+        fcntl.flock(descriptor, how)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+    return True
+
+
+@contextmanager
+def taken(descriptor: int) -> Iterator[bool]:
+    """Take the lock of what is open for the length of the block, and say whether that went, as `take` does."""
+    free = take(descriptor)
+    try:
+        yield free
+    finally:
+        if free:
+            _unlock(descriptor)
+
+
+def hold(descriptor: int) -> None:
+    """Lock what is open until `release`, or the end of this process; a fork of it lets go at once.
+
+    Raises BlockingIOError while somebody else holds it, OSError on a file system without locks too.
+    """
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    keep(descriptor)
+
+
+def keep(descriptor: int) -> None:
+    """Have the forks of this process let go of a lock that was taken; `release` is to follow."""
+    global _registered
     if not _registered:
         os.register_at_fork(after_in_child=_let_go)
         _registered = True
@@ -32,9 +65,14 @@ def release(descriptor: int, owner: int) -> None:
     if os.getpid() != owner:
         return
     _held.discard(descriptor)
-    with suppress(OSError):  # a child that is being started may have it open still
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+    _unlock(descriptor)
     os.close(descriptor)
+
+
+def _unlock(descriptor: int) -> None:
+    """Let go at once: closing is not enough while a fork, or a child that is being started, has it open too."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _let_go() -> None:

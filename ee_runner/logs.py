@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ee_runner.errors import ConfigurationError
 
-log = logging.getLogger("ee_runner")
+if TYPE_CHECKING:
+    import logging
+
+
+class _Log:
+    """The logger ``ee_runner``, which loads `logging` when there is something to say, or somebody may listen."""
+
+    def debug(self, message: str, *arguments: object, exc_info: bool = False) -> None:
+        if "logging" in sys.modules:
+            self.__getattr__("debug")(message, *arguments, exc_info=exc_info, stacklevel=2)
+
+    def __getattr__(self, name: str) -> Any:
+        import logging
+
+        return getattr(logging.getLogger("ee_runner"), name)
+
+
+log = cast("logging.Logger", _Log())
 _lock = threading.Lock()
 _levels: list[int] = []
 """The level as it was found, once for each job that logs at the moment."""
@@ -38,6 +54,8 @@ def logging_to(*, debug: bool, logfile: Path | None) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _shown_on(stream: TextIO) -> Iterator[None]:
+    import logging
+
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
@@ -51,6 +69,8 @@ def _shown_on(stream: TextIO) -> Iterator[None]:
 @contextlib.contextmanager
 def _in_detail() -> Iterator[None]:
     """Let everything through as long as any job logs; the last of them leaves the level as the first found it."""
+    import logging
+
     with _lock:
         _levels.append(_levels[0] if _levels else log.level)
         log.setLevel(logging.DEBUG)

@@ -1,18 +1,20 @@
 """The minder of a job: a small process between the job and its supervisor, which ends with neither unseen.
 
-The executor starts one for each job, and tells it over a socket what to start; all that the job leaves behind when
-it daemonizes comes to the minder, which ends it when it is told to. A socket that ends without a goodbye says that
-the supervisor has died, be it by SIGKILL: then the minder ends the job, and becomes the job's rescue, a command that
-sees to what is no process (a container, the status, directories).
+The executor starts one for each job, ahead of it if it can, and tells it over a socket what to start. All that the job
+leaves behind when it daemonizes comes to the minder, which ends it when it is told to. A socket that ends without a
+goodbye says that the supervisor has died, be it by SIGKILL: then the minder ends the job, and becomes the job's
+rescue, a command that sees to what is no process (a container, the status, directories).
 
 It runs as ``python -I -S`` and loads next to nothing, for every job waits for that.
 """
 
 from __future__ import annotations
 
+import _socket
 import marshal
 import os
 import select
+import sys
 
 from ee_runner import orphans
 
@@ -20,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
     from collections.abc import Mapping
-    from typing import NoReturn
+    from typing import Any, NoReturn
 else:
     import _signal as signal  # signal itself takes 5 ms, for its enumerations
 
@@ -31,6 +33,7 @@ STARTED, REFUSED, ENDED, LEFT = b"S", b"E", b"X", b"L"
 """What the minder says, each followed by numbers and a newline: a pid; an errno; a wait status; pids that stay."""
 
 _HEADER = 8
+_INT = 4
 _IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 """Meant for the supervisor, which ends the job in order: a service manager sends them to all processes."""
 
@@ -57,33 +60,41 @@ def packed(
     return len(body).to_bytes(_HEADER, "big") + body
 
 
-def main(control: int) -> int:
-    """Start the job that the socket `control` tells of, and mind it to its end."""
+def main(control: int, parent: int) -> int:
+    """Start the job that the socket `control` tells of, and mind it to its end or that of the process `parent`."""
     os.set_inheritable(control, False)
-    told = _exactly(control, int.from_bytes(_exactly(control, _HEADER), "big"))
-    if not told:  # the supervisor died before it could tell
+    defaults = _deaf()
+    supervisor = _ending(parent)
+    if os.getppid() != parent:
+        return 1
+    told, streams = _told(control, supervisor)
+    if not told:  # there is no job after all, or the supervisor died before it could tell
         return 1
     argv, env, cwd, terminal, adopt, rescue = marshal.loads(told)  # noqa: S302 - the supervisor's own words
     if adopt:
         orphans.adopt()
-    defaults = _deaf()
     try:
         os.chdir(cwd)
-        actions = [(os.POSIX_SPAWN_OPEN, 0, _TERMINAL, os.O_RDWR, 0)] if terminal else []
+        actions: list[Any] = [(os.POSIX_SPAWN_DUP2, stream, number) for number, stream in enumerate(streams)]
+        if terminal:
+            actions.append((os.POSIX_SPAWN_OPEN, 0, _TERMINAL, os.O_RDWR, 0))
         job = os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=defaults)
     except OSError as error:
         return _say(control, REFUSED, error.errno or 0)
     except ValueError:  # a NUL in a word
         return _say(control, REFUSED, 0)
-    _let_go()
+    for stream in streams:  # so that their end is the job's alone
+        os.close(stream)
+    os.chdir("/")
     _say(control, STARTED, job)
     orphans.rename(b"ee-minder", b"ee-minder of process %d" % job)
-    return _Minder(control, job, rescue).mind()
+    return _Minder(control, supervisor, job, rescue).mind()
 
 
 class _Minder:
-    def __init__(self, control: int, job: int, rescue: list[bytes]) -> None:
+    def __init__(self, control: int, supervisor: list[int], job: int, rescue: list[bytes]) -> None:
         self._control = control
+        self._supervisor = supervisor
         self._job: int | None = job
         self._rescue = rescue
         self._children, wake = os.pipe()
@@ -94,8 +105,7 @@ class _Minder:
     def mind(self) -> int:
         """Do what the supervisor says until it says goodbye, or dies."""
         poll = select.poll()
-        supervisor = _parent()
-        for descriptor in (self._control, self._children, *supervisor):
+        for descriptor in (self._control, self._children, *self._supervisor):
             poll.register(descriptor, select.POLLIN)
         while True:
             self._reap()
@@ -105,7 +115,7 @@ class _Minder:
             if self._control in ready:
                 if (end := self._obey(_received(self._control))) is not None:
                     return end
-            elif set(supervisor) & set(ready):  # though a fork of it holds the socket
+            elif set(self._supervisor) & set(ready):  # though a fork of it holds the socket
                 self._obey(b"")
 
     def _reap(self) -> None:
@@ -149,10 +159,10 @@ class _Minder:
         os._exit(1)
 
 
-def _parent() -> list[int]:
+def _ending(parent: int) -> list[int]:
     """Return a descriptor that tells of the supervisor's end, where there are such (Linux 5.3, pidfd_open(2))."""
     try:
-        return [os.pidfd_open(os.getppid())]
+        return [os.pidfd_open(parent)]
     except (OSError, AttributeError):
         return []
 
@@ -167,15 +177,6 @@ def _deaf() -> list[int]:
     return [*heard, *_RESET]
 
 
-def _let_go() -> None:
-    """Close the job's streams, so that their end is the job's alone, and its directory."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1, 2):
-        os.dup2(nowhere, descriptor)
-    os.close(nowhere)
-    os.chdir("/")
-
-
 def _say(control: int, word: bytes, *numbers: int) -> int:
     line = b"%s %s\n" % (word, " ".join(map(str, numbers)).encode())
     try:
@@ -183,6 +184,32 @@ def _say(control: int, word: bytes, *numbers: int) -> int:
     except OSError:  # the supervisor has died: the end of the socket says so next
         return 1
     return 0
+
+
+def _told(control: int, supervisor: list[int]) -> tuple[bytes, list[int]]:
+    """Wait for the supervisor's first words, and return them with the job's three streams; nothing when it dies."""
+    poll = select.poll()
+    for descriptor in (control, *supervisor):
+        poll.register(descriptor, select.POLLIN)
+    if control not in (descriptor for descriptor, _ in poll.poll()):  # though a fork of it holds the socket
+        return b"", []
+    first, streams = _with_streams(control)
+    size = first and _exactly(control, _HEADER - len(first))
+    return size and _exactly(control, int.from_bytes(first + size, "big")), streams
+
+
+def _with_streams(control: int) -> tuple[bytes, list[int]]:
+    """Read one byte and the descriptors that come with it (unix(7), SCM_RIGHTS)."""
+    connection = _socket.socket(fileno=control)
+    try:
+        first, passed, _, _ = connection.recvmsg(1, _socket.CMSG_SPACE(3 * _INT), _socket.MSG_CMSG_CLOEXEC)
+    except OSError:
+        return b"", []
+    finally:
+        connection.detach()
+    data = b"".join(rights for _, _, rights in passed)
+    places = range(0, len(data), _INT)
+    return first, [int.from_bytes(data[place : place + _INT], sys.byteorder) for place in places]
 
 
 def _exactly(control: int, size: int) -> bytes:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
 import re
-import uuid
 
 CONTAINER_PREFIX = "ansible_runner_"
 
-_UNSAFE = re.compile(r"[^a-zA-Z0-9_.-]")
-_HASHED = re.compile(r"_[0-9a-f]{12}\Z")
 _LONGEST = 100
+_RUN_PREFIX = "ee_runner_[0-9]+_[0-9a-f]{8}_"
+_OWN = rf"{_RUN_PREFIX}.*|\.ee_runner_[0-9a-f]{{16}}\.yml|\.ansible-runner-.*"
+_UNSAFE = r"[^a-zA-Z0-9_.-]"
+_HASHED = r"_[0-9a-f]{12}\Z"
+"""Expressions, not compiled: few jobs come to need them."""
 
 
 def new_ident() -> str:
-    """Return a random identifier: a UUID, as the seed's section 1.13 has it."""
-    return str(uuid.uuid4())
+    """Return a random identifier: a UUID of version 4 (RFC 9562), as the seed's section 1.13 has it."""
+    number = bytearray(os.urandom(16))
+    number[6] = 0x40 | number[6] & 0x0F
+    number[8] = 0x80 | number[8] & 0x3F
+    text = number.hex()  # the module uuid costs more to load than all that is here
+    return "-".join((text[:8], text[8:12], text[12:16], text[16:20], text[20:]))
 
 
 def run_prefix() -> str:
@@ -28,6 +33,22 @@ def run_prefix() -> str:
 @functools.cache
 def _run_prefix(pid: int) -> str:
     return f"ee_runner_{pid}_{os.urandom(4).hex()}_"
+
+
+def is_run_prefix(text: str) -> bool:
+    """Say whether `run_prefix` gives this text, here or in another process."""
+    return re.fullmatch(_RUN_PREFIX, text) is not None
+
+
+def maker_of(name: str) -> int | None:
+    """Return the pid of the process whose own directory has a name like this; None when it is no such name."""
+    begins = re.match(r"ee_runner_([0-9]+)_", name)
+    return int(begins[1]) if begins else None
+
+
+def is_own(name: str) -> bool:
+    """Say whether nobody but this library gives a file or a directory such a name."""
+    return re.fullmatch(_OWN, name, re.DOTALL) is not None
 
 
 def ident_problem(ident: str) -> str | None:
@@ -49,8 +70,10 @@ def container_name(ident: str) -> str:
     An identifier that had to be changed, or that looks as if it had been, gets a hash of the original: two
     identifiers never share a name (seed, section 6.2.2).
     """
-    safe = _UNSAFE.sub("_", ident)
-    if safe == ident and len(safe) <= _LONGEST and not _HASHED.search(safe):
+    safe = re.sub(_UNSAFE, "_", ident)
+    if safe == ident and len(safe) <= _LONGEST and not re.search(_HASHED, safe):
         return CONTAINER_PREFIX + safe
+    import hashlib  # loads OpenSSL, which most jobs need not
+
     digest = hashlib.sha256(ident.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     return f"{CONTAINER_PREFIX}{safe[:_LONGEST]}_{digest}"

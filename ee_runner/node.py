@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
@@ -12,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
+from ee_runner import locks
 from ee_runner.errors import ArtifactError, RunnerError
 
 COMPATIBLE_WITH = "2.4.3"
@@ -207,7 +206,7 @@ def _read_identifier(path: Path, mode: int) -> str:
     except FileNotFoundError:
         return ""
     with os.fdopen(descriptor, "rb") as file:
-        _wait_for(descriptor, fcntl.LOCK_SH)
+        locks.take(descriptor, shared=True, wait=True)
         _keep_mode(descriptor, mode)
         return file.read(200).decode(errors="replace").strip()
 
@@ -217,7 +216,7 @@ def _make_identifier(path: Path, mode: int) -> str:
 
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "r+b") as file:
-        _wait_for(descriptor, fcntl.LOCK_EX)
+        locks.take(descriptor, wait=True)
         _keep_mode(descriptor, mode)
         found = file.read(200).decode(errors="replace").strip()
         if found:  # another process was first
@@ -229,15 +228,6 @@ def _make_identifier(path: Path, mode: int) -> str:
         file.flush()
         os.fsync(descriptor)  # before the lock goes: the file is never seen empty again
         return made
-
-
-def _wait_for(descriptor: int, lock: int) -> None:
-    """Lock a file, where its file system knows locks."""
-    try:
-        fcntl.flock(descriptor, lock)
-    except OSError as error:
-        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL):
-            raise
 
 
 def _keep_mode(descriptor: int, mode: int) -> None:

@@ -6,11 +6,9 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.errors import CallbackError
-from ee_runner.events.decoder import Decoder, EventAssembler, Text
+from ee_runner.events.decoder import Decoder, EventAssembler, Item, Text
 from ee_runner.handlers import Handlers
 from ee_runner.job import Status
 
@@ -36,8 +34,8 @@ class Display(Protocol):
 class Distributor:
     """The one place that tells of a job's events and status: handlers, artifacts, emitters and display, in this order.
 
-    `handlers` see each event first, and may drop its file. `announce` gets the name of each event file that is in
-    place.
+    `handlers` see each event first, and may drop its file. `announce` gets of each event that is in place
+    what `ArtifactStore.write_event` returns.
     """
 
     def __init__(
@@ -46,7 +44,7 @@ class Distributor:
         store: ArtifactStore,
         handlers: Handlers,
         emitters: Sequence[Emitter] = (),
-        announce: Callable[[str], None] = lambda _: None,
+        announce: Callable[[str | int], None] = lambda _: None,
         display: Display | None = None,
     ) -> None:
         self._store = store
@@ -109,7 +107,7 @@ class Pipeline(Distributor):
         handlers: Handlers,
         decoder: Decoder | None,
         emitters: Sequence[Emitter] = (),
-        announce: Callable[[str], None] = lambda _: None,
+        announce: Callable[[str | int], None] = lambda _: None,
         display: Display | None = None,
         captured: Captured | None = None,
         json_mode: bool = False,
@@ -124,8 +122,7 @@ class Pipeline(Distributor):
         if self._decoder is None:
             self._show(data)
             return
-        for item in self._decoder.feed(data):
-            self._take(item)
+        self._take(self._decoder.feed(data))
 
     def stderr(self, data: bytes) -> None:
         self._store.write_stderr(data)
@@ -136,20 +133,23 @@ class Pipeline(Distributor):
 
     def close(self) -> None:
         """Let out what the end of the stream decides: a last line without newline, an event cut short."""
-        for item in self._decoder.close() if self._decoder is not None else ():
-            self._take(item)
+        if self._decoder is not None:
+            self._take(self._decoder.close())
         for event in self._assembler.close():
             self.event(event)
 
     def say(self, text: str, *, shown: bool) -> None:
         """Add a line of the runner's own to the artifacts, as a verbose event, and show it if the caller does not."""
-        self._take(Text(text.encode() + b"\r\n"), shown=shown)
+        self._take([Text(text.encode() + b"\r\n")], shown=shown)
 
-    def _take(self, item: Any, *, shown: bool = True) -> None:
-        if isinstance(item, Text):
-            self._show(item.data, displayed=shown)
-        for event in self._assembler.push(item):
-            self.event(event)
+    def _take(self, items: Sequence[Item], *, shown: bool = True) -> None:
+        """Pass on what has come: all of its text first, in one piece, then its events."""
+        text = b"".join([item.data for item in items if isinstance(item, Text)])
+        if text:
+            self._show(text, displayed=shown)
+        for item in items:
+            for event in self._assembler.push(item):
+                self.event(event)
 
     def _show(self, data: bytes, *, displayed: bool = True) -> None:
         if not self._json_mode:
@@ -159,6 +159,8 @@ class Pipeline(Distributor):
 
     def _write_out(self, event: dict[str, Any]) -> None:
         if self._json_mode:
+            import msgspec
+
             self._keep_output(msgspec.json.encode(event) + b"\n")
 
     def _keep_output(self, data: bytes) -> None:

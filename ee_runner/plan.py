@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from ee_runner import command
 from ee_runner.job import CommandTarget, ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Terminal, View
 from ee_runner.secrets import Secret
+from ee_runner.values import dataclass, field
 
 if TYPE_CHECKING:
     from ee_runner.references import Reference

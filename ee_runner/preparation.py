@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from ee_runner.engines import registry
 from ee_runner.errors import ArtifactError, CallbackError, EngineError, ImageError, LaunchError, RunnerError
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Terminal
 from ee_runner.plan import ExecutionPlan
+from ee_runner.values import dataclass, replace
 from ee_runner.workspace import Workspace, places
 
 if TYPE_CHECKING:
@@ -61,7 +61,9 @@ def prepare(
     found_by = engine.name if asked in registry.DETECTED else asked
     with (
         _claim(spec, attachment, mark=mark, engine=found_by, temporary=temporary) as claim,
-        Workspace.open(spec, own_root=own_root, cancel=attachment.cancellation) as workspace,
+        Workspace.open(
+            spec, own_root=own_root, isolated=isolated, cancel=attachment.cancellation
+        ) as workspace,
     ):
         with failure_recorded(spec):
             if workspace.playbook is not None and workspace.playbook.parent != workspace.run_dir:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import time
@@ -31,9 +32,9 @@ class Identity(NamedTuple):
         started = start_time(pid)
         return cls(pid, f"{started}@{_namespace()}" if started else "")
 
-    @classmethod
-    def own(cls) -> Identity:
-        return cls.of(os.getpid())
+    @staticmethod
+    def own() -> Identity:
+        return _of_this(os.getpid())
 
     @property
     def gone(self) -> bool:
@@ -48,6 +49,13 @@ class Identity(NamedTuple):
         return bool(started) and namespace == _namespace() and start_time(self.pid) == started
 
 
+@functools.cache
+def _of_this(pid: int) -> Identity:
+    """Return the identity of this process, which it keeps; a fork may have the same pid in another namespace."""
+    os.register_at_fork(after_in_child=_of_this.cache_clear)
+    return Identity.of(pid)
+
+
 def start_time(pid: int) -> str:
     """Return when a process started, in clock ticks since boot (proc(5), stat field 22); empty when it has ended."""
     try:
@@ -55,6 +63,14 @@ def start_time(pid: int) -> str:
     except OSError:
         return ""
     return "" if has_ended(fields) else fields[19]
+
+
+def signal_name(number: int) -> str:
+    """Return a signal's name, such as ``SIGKILL``; ``signal <number>`` for one without, as real-time signals are."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def with_argument(word: str) -> list[int]:

@@ -11,7 +11,6 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ee_runner.errors import RunnerError
@@ -25,6 +24,7 @@ from ee_runner.query_words import (
     role_argspec_words,
     role_list_words,
 )
+from ee_runner.values import dataclass
 
 if TYPE_CHECKING:
     import threading

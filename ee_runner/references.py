@@ -10,13 +10,13 @@ import errno
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from ee_runner import ansible_config
 from ee_runner.ansible_config import absolute, config_environment, config_file, environment, expand
 from ee_runner.ansible_options import Argument, Kind, parse
 from ee_runner.errors import ConfigurationError, MountRefused, nearest
+from ee_runner.values import dataclass
 
 __all__ = ["Reference", "config_environment", "config_file", "environment", "expand_arguments", "find"]
 
@@ -52,7 +52,7 @@ _BESIDE_PLAYBOOK = (
 )
 _BESIDE_INVENTORY = ("group_vars", "host_vars")
 _LINKING = ("*", "roles/*", *(f"collections/{level}" for level in ("*", "*/*", "*/*/*")))
-_COLLECTION_PLAYBOOK = re.compile(r"[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}\Z", re.ASCII)
+_COLLECTION_PLAYBOOK = r"(?a)[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}"
 _PROMPTS = ("prompt", "prompt_ask_vault_pass")
 _SCRIPTS = (Kind.FILE, Kind.VAULT_ID)
 _LITERAL = (Kind.PLAYBOOK, Kind.LIMIT, Kind.PROMPT)
@@ -74,9 +74,9 @@ def find(
 
     `cwd` comes read-write, as do the directory of ``--tree`` and the file of ``--output``; all else read-only.
     `provided` are the places inside that the caller's own volume mounts fill: what lies there is not looked for on the
-    host. Without isolation nothing has to be made visible, and only what does not exist is refused; where
-    `strict` is false, that is left to Ansible. A `cwd` that nobody `asked` for is left out where it would hide the
-    system inside: services run at ``/``.
+    host. Without isolation nothing has to be made visible and nothing is returned, and only what does not exist is
+    refused; where `strict` is false, that is left to Ansible. A `cwd` that nobody `asked` for is left out where it
+    would hide the system inside: services run at ``/``.
 
     Raises MountRefused for a `cwd` or a directory that would hide the image's own files, ConfigurationError for a path
     that does not exist or can not be read. An absolute path whose directory does not exist on the host may be the
@@ -84,12 +84,12 @@ def find(
     """
     command = parse(executable, arguments)
     finder = _Finder(cwd, environ, tuple(provided), certain=command.certain, isolated=isolated, strict=strict)
-    if not isolated or _can_be_shown(cwd, asked=asked):
+    if isolated and _can_be_shown(cwd, asked=asked):
         finder.add(cwd, "the working directory", read_only=False)
         finder.links(cwd, "the working directory")
     for argument in command.arguments:
         finder.argument(argument)
-    if PurePath(executable).name.startswith("ansible"):
+    if isolated and PurePath(executable).name.startswith("ansible"):
         finder.configuration()
     return _reduced(finder.found)
 
@@ -146,7 +146,7 @@ class _Finder:
                 self._output(text, argument.option)
                 continue
             path = self._existing(argument, text)
-            if path is None:
+            if path is None or not self._isolated:
                 continue
             if argument.kind is Kind.PLAYBOOK:
                 self._playbook(path)
@@ -170,7 +170,7 @@ class _Finder:
     def _input(self, path: Path, why: str, kind: Kind) -> None:
         if path == _IMAGE_OWN or _IMAGE_OWN in path.parents:
             return
-        if path.is_dir() and self._isolated:
+        if path.is_dir():
             _refuse_hiding(path, why)
         self.add(path, why)
         if path.is_dir():
@@ -339,7 +339,7 @@ def _is_readable(path: Path) -> bool:
 
 def _is_collection_playbook(argument: Argument) -> bool:
     name = argument.value.removesuffix(".yml").removesuffix(".yaml")
-    return argument.kind is Kind.PLAYBOOK and _COLLECTION_PLAYBOOK.match(name) is not None
+    return argument.kind is Kind.PLAYBOOK and "." in name and re.fullmatch(_COLLECTION_PLAYBOOK, name) is not None
 
 
 def _complaint(argument: Argument, path: Path, problem: int) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ee_runner import facts
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, ConfigurationError
-from ee_runner.events.log import EventLog, read_events
-from ee_runner.events.model import Event, Stats
+from ee_runner.events.log import EventLog
+
+if TYPE_CHECKING:
+    from ee_runner.events.model import Event, Stats
 
 
 class Results:
@@ -39,6 +41,8 @@ class Results:
 
     def iter_events(self) -> Iterator[Event]:
         """The same as typed values."""
+        from ee_runner.events.model import Event
+
         return map(Event.from_dict, self.log)
 
     @property
@@ -52,13 +56,17 @@ class Results:
         """The same as a typed value; None while the job runs."""
         last = self._stats
         if last is None and not self.log.is_running:
-            for event in read_events(Path(self.config.artifact_dir)):
-                last = event["event_data"] if event["event"] == "playbook_on_stats" else last
-        return None if last is None else Stats.from_event_data(last)
+            last = (self.log.last("playbook_on_stats") or {}).get("event_data")
+        if last is None:
+            return None
+        from ee_runner.events.model import Stats
+
+        return Stats.from_event_data(last)
 
     def host_events(self, host: str) -> Iterator[dict[str, Any]]:
         """The events of one host, in order."""
-        return (event for event in self.events if event.get("event_data", {}).get("host") == host)
+        events = self.events if self.log.is_running else self.log.read(holding=host)
+        return (event for event in events if (event.get("event_data") or {}).get("host") == host)
 
     def get_fact_cache(self, host: str) -> dict[str, Any]:
         """Return the facts that are kept of a host, empty when there are none (seed, section 5.17)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 import time
@@ -12,10 +11,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ee_runner import locks
 from ee_runner.artifacts import FINAL, describe
 from ee_runner.cleanup import trees
 from ee_runner.errors import ArtifactError
-from ee_runner.locks import NO_LOCKS
 
 _ASIDE = ".ee_runner_rotated_"
 """How the name of a directory begins that is being removed: a job of the same ident can begin meanwhile."""
@@ -169,7 +168,7 @@ class _Rotation:
 
     def _done(self, name: str, *, aside: str) -> bool:
         try:
-            with trees.opened(name, within=self._directory) as job, _held(job) as free:
+            with trees.opened(name, within=self._directory) as job, locks.taken(job) as free:
                 return free and self._emptied(job, name, aside)
         except FileNotFoundError:  # another one that rotates was faster
             return False
@@ -188,24 +187,6 @@ class _Rotation:
         if not failures:
             os.rmdir(aside, dir_fd=self._directory)
         return not failures
-
-
-@contextlib.contextmanager
-def _held(job: int) -> Iterator[bool]:
-    """Hold a job's directory, and say whether that could be had: not while the job, or another that rotates, has it."""
-    try:
-        fcntl.flock(job, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-        return
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    try:
-        yield True
-    finally:
-        with contextlib.suppress(OSError):  # said above; unlocked, for a fork of this process may have it open
-            fcntl.flock(job, fcntl.LOCK_UN)
 
 
 def _require_access(job: int) -> None:

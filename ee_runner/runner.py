@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ee_runner import retention
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, LaunchError, RunnerError
 from ee_runner.events.decoder import Decoder, EventAssembler
-from ee_runner.executor import Cancellation
+from ee_runner.executor import Cancellation, minding
 from ee_runner.handlers import (
     ArtifactsHandler,
     CancelCallback,
@@ -28,15 +25,18 @@ from ee_runner.handlers import (
     check_callbacks,
 )
 from ee_runner.job import CommandTarget, JobSpec, Outcome, Reason, Status, Terminal
+from ee_runner.logs import log
 from ee_runner.options import CALLBACKS
 from ee_runner.pipeline import Pipeline
 from ee_runner.preparation import Prepared, failure_recorded, outcome_of
 from ee_runner.results import Results
 from ee_runner.secrets import Secret, mask_environment, redact_words
 from ee_runner.spool import Spool
+from ee_runner.values import replace
 
 if TYPE_CHECKING:
     from ee_runner.emitters import Emitter
+    from ee_runner.executor.minding import Minding
 
 _OBSERVED = ("ansible", "ansible-playbook")
 
@@ -107,11 +107,15 @@ class Runner(Results):
         self._runs = False
         self.status, self.rc, self.reason, self.detail, self._stats = "unstarted", None, None, "", None
         try:
-            with self.config.opened() as job, contextlib.ExitStack() as stack:
+            with (
+                minding.ahead(self.config.attachment.ready) as ready,
+                self.config.opened() as job,
+                contextlib.ExitStack() as stack,
+            ):
                 with failure_recorded(job.spec):
                     stack.enter_context(self._logging())
                     emitters = self._emitters()
-                self._run(job, emitters)
+                self._run(job, emitters, ready)
         except BaseException as error:
             if self.rc is None:
                 self._settle(outcome_of(error))
@@ -122,16 +126,16 @@ class Runner(Results):
         self._rotate(self.config.spec)
         return self.status, self.rc
 
-    def _run(self, job: Prepared, emitters: Sequence[Emitter]) -> None:
+    def _run(self, job: Prepared, emitters: Sequence[Emitter], ready: Minding | None) -> None:
         with (
-            ArtifactStore(job.spec.artifact_dir, keeps_output=not job.spec.suppress_output_file) as store,
+            self._store(job.spec) as store,
             Spool(job.workspace.spool) as spool,
         ):
             handlers = self._handlers(job.plan.passwords.values())
             pipeline = self._pipeline(job, store, spool, handlers, emitters)
             failures: list[BaseException] = []
             try:
-                outcome = self._execute(job, store, pipeline)
+                outcome = self._execute(job, store, pipeline, ready)
                 failures += self._missing(job, outcome, spool)
                 store.write_outcome(outcome)
             except BaseException as error:
@@ -145,6 +149,10 @@ class Runner(Results):
             self._conclude(pipeline, handlers, emitters, failures)
 
     @staticmethod
+    def _store(spec: JobSpec) -> ArtifactStore:
+        return ArtifactStore(spec.artifact_dir, keeps_output=not spec.suppress_output_file, events=spec.job_events)
+
+    @staticmethod
     def _keep_outcome(job: Prepared, store: ArtifactStore, outcome: Outcome, error: BaseException) -> None:
         """Write how a job ended that an error has ended; what the disk does not take now is left to a later job."""
         if isinstance(error, ArtifactError):  # a full disk has room where nobody reads any more
@@ -156,7 +164,7 @@ class Runner(Results):
             if job.spec.artifact_dir.is_dir():
                 job.claim.leave()
 
-    def _execute(self, job: Prepared, store: ArtifactStore, pipeline: Pipeline) -> Outcome:
+    def _execute(self, job: Prepared, store: ArtifactStore, pipeline: Pipeline, ready: Minding | None) -> Outcome:
         _say_useless_passwords(job)
         self._become("starting", store, pipeline, **self._command(job, store))
         with _agent(job, self.config.attachment.cancellation) as agent_socket:
@@ -169,6 +177,7 @@ class Runner(Results):
                     stdin=self.config.attachment.stdin,
                     progress=self.config.attachment.progress,
                     started=self._has_started,
+                    ready=ready,
                 )
             except LaunchError as error:
                 pipeline.say(str(error), shown=self.config.attachment.shown)
@@ -277,6 +286,10 @@ class Runner(Results):
 
     def _rotate(self, spec: JobSpec) -> None:
         """Make room; what stands in the way of that does not change how the job ended, and is told."""
+        if not (spec.rotate_artifacts > 0 or spec.rotate_age or spec.rotate_size):
+            return
+        from ee_runner import retention
+
         try:
             retention.rotate(
                 spec.artifact_dir.parent,
@@ -303,7 +316,7 @@ class Runner(Results):
 
 def _say_useless_passwords(job: Prepared) -> None:
     if job.plan.terminal is Terminal.PIPES and job.workspace.passwords and job.workspace.ssh_key is None:
-        logging.getLogger("ee_runner").warning(
+        log.warning(
             "The passwords of env/passwords answer nothing: the job has no terminal on which a program could ask."
         )
 
@@ -315,14 +328,16 @@ def _is_observed(spec: JobSpec) -> bool:
 
 @contextlib.contextmanager
 def _agent(job: Prepared, cancel: Cancellation) -> Iterator[Path | None]:
-    from ee_runner.engines import agent
-
     if job.workspace.ssh_key is not None:
+        from ee_runner.engines import agent
+
         with agent.job_agent(
             job.workspace.ssh_key, run_dir=job.workspace.run_dir, passwords=job.workspace.passwords, cancel=cancel
         ) as socket:
             yield socket
     elif isinstance(job.spec.target, CommandTarget):
+        from ee_runner.engines import agent
+
         yield agent.host_socket(os.environ)
     else:
         yield None

@@ -12,21 +12,21 @@ _LEAST = 4
 """Shorter values are not looked for in texts: they would be found everywhere, and masking them gives them away."""
 
 _REVEALING_PARTS = ("password", "passwd", "passphrase", "secret", "token", "apikey", "credential")
-_REVEALING_WORDS = re.compile(r"\w*pass|pass\w*|(\w*pwd|\w*auth|authorization|\w*keys?)\d*", re.ASCII)
-_SETTING = re.compile(
-    r"(ansible|ee_runner|lc)_\w+|python\w*|lang(uage)?|term|tz|path|home|user|logname|shell|pwd|tmpdir|editor|pager"
-    r"|columns|lines|no_color|(https?|ftp|no|all)_proxy|(job|ad_hoc_command)_id",
-    re.ASCII | re.IGNORECASE,
+_REVEALING_WORDS = r"(?a)\w*pass|pass\w*|(\w*pwd|\w*auth|authorization|\w*keys?)\d*"
+_STEMS = ("pass", "pwd", "auth", "key", "secret", "token", "credential")
+"""One of these is in every revealing name, hyphens and underscores apart."""
+
+_SETTING = (
+    r"(?ai)(ansible|ee_runner|lc)_\w+|python\w*|lang(uage)?|term|tz|path|home|user|logname|shell|pwd|tmpdir|editor|pager"
+    r"|columns|lines|no_color|(https?|ftp|no|all)_proxy|(job|ad_hoc_command)_id"
 )
-_ORDINARY = re.compile(
-    r"(old)?pwd|ssh_auth_sock|\w*host_?key_?(checking|auto_?add)|(pubkey|password|hostbased)authentication", re.ASCII
-)
-_WORDS = re.compile(r"[A-Z]*[a-z0-9]+|[A-Z0-9]+")
-_USERINFO = re.compile(r"(?<=://)[^\s/?#\"']+@")
-_ASSIGNED = re.compile(r"""(?<![\w.-])([\w.-]+)(?:\s*(=)\s*|\\?["']\s*:\s*|\s*:\s+)""", re.ASCII)
+_ORDINARY = r"(?a)(old)?pwd|ssh_auth_sock|\w*host_?key_?(checking|auto_?add)|(pubkey|password|hostbased)authentication"
+_WORDS = r"[A-Z]*[a-z0-9]+|[A-Z0-9]+"
+_USERINFO = r"(?<=://)[^\s/?#\"']+@"
+_ASSIGNED = r"""(?a)(?<![\w.-])([\w.-]+)(?:\s*(=)\s*|\\?["']\s*:\s*|\s*:\s+)"""
 _QUOTED = r""" "(?:\\.|[^"\\])*"? | '(?:\\.|[^'\\])*'? """
-_SHELL_VALUE = re.compile(rf"""(?: {_QUOTED} | \\. | [^\s"'] )+""", re.VERBOSE | re.DOTALL)
-_DATA_VALUE = re.compile(rf""" {_QUOTED} | \[[^]]*\]? | \{{[^}}]*\}}? | [^,}}\]\n]+""", re.VERBOSE | re.DOTALL)
+_SHELL_VALUE = rf"""(?xs)(?: {_QUOTED} | \\. | [^\s"'] )+"""
+_DATA_VALUE = rf"""(?xs) {_QUOTED} | \[[^]]*\]? | \{{[^}}]*\}}? | [^,}}\]\n]+"""
 
 
 class Secret:
@@ -68,7 +68,7 @@ def mask_environment(
     the name is that of a setting that everybody knows.
     """
     known = tuple(secrets)
-    hidden = {name for name in env if is_revealing(name) or (name in own and not _SETTING.fullmatch(name))}
+    hidden = {name for name in env if is_revealing(name) or (name in own and not re.fullmatch(_SETTING, name))}
     return {name: MASK if name in hidden else _redacted(value, known) for name, value in env.items()}
 
 
@@ -92,24 +92,37 @@ def redact(text: str, secrets: Iterable[Secret]) -> str:
 
 def is_revealing(name: str) -> bool:
     """Say whether a variable of this name holds a secret, as far as names tell."""
-    if _ORDINARY.fullmatch(name.lower()):
+    if not _may_reveal(name) or re.fullmatch(_ORDINARY, name.lower()):
         return False
-    squeezed = name.lower().replace("_", "").replace("-", "")
-    words = (word.lower() for word in _WORDS.findall(name))
-    return any(part in squeezed for part in _REVEALING_PARTS) or any(map(_REVEALING_WORDS.fullmatch, words))
+    squeezed = _squeezed(name)
+    words = (word.lower() for word in re.findall(_WORDS, name))
+    return any(part in squeezed for part in _REVEALING_PARTS) or any(re.fullmatch(_REVEALING_WORDS, w) for w in words)
+
+
+def _may_reveal(text: str) -> bool:
+    """Say whether a revealing name can be in a text: what decides for most of them costs next to nothing."""
+    squeezed = _squeezed(text)
+    return any(stem in squeezed for stem in _STEMS)
+
+
+def _squeezed(text: str) -> str:
+    return text.lower().replace("_", "").replace("-", "")
 
 
 def _redacted(text: str, secrets: tuple[Secret, ...]) -> str:
-    return _USERINFO.sub(f"{MASK}@", _without_assigned(redact(text, secrets)))
+    text = redact(text, secrets)
+    if _may_reveal(text):
+        text = _without_assigned(text)
+    return re.sub(_USERINFO, f"{MASK}@", text) if "://" in text else text
 
 
 def _without_assigned(text: str) -> str:
     """Return the text with the values of revealing names masked; a value in quotes may itself hold names."""
     pieces, done = [], 0
-    for found in _ASSIGNED.finditer(text):
+    for found in re.finditer(_ASSIGNED, text):
         if found.start() < done or not is_revealing(found[1]):
             continue
-        value = (_SHELL_VALUE if found[2] else _DATA_VALUE).match(text, found.end())
+        value = re.compile(_SHELL_VALUE if found[2] else _DATA_VALUE).match(text, found.end())
         if value:
             pieces += [text[done : found.end()], _masked(value[0])]
             done = value.end()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ee_runner.job import ContainerSpec, JobSpec, Limits, Mount, SandboxSpec, Ta
 from ee_runner.logs import log
 from ee_runner.options import DEFAULT_IMAGE
 from ee_runner.sources import ARGUMENT, Rank, Resolved, check_names, resolve, working_directory
+from ee_runner.values import dataclass
 from ee_runner.workspace.inputs import check_pattern, json_text, mode_of
 
 __all__ = ["Content", "Resolved", "check_names", "content", "job_spec", "resolve"]
@@ -88,6 +88,7 @@ def job_spec(resolved: Resolved) -> JobSpec:
         fact_cache_type=values["fact_cache_type"],
         omit_event_data=values["omit_event_data"],
         only_failed_event_data=values["only_failed_event_data"],
+        job_events=values["job_events"],
         rotate_artifacts=values["rotate_artifacts"],
         rotate_age=kinds.seconds(values["rotate_artifacts_age"]),
         rotate_size=values["rotate_artifacts_size"],

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from ee_runner import kinds
 from ee_runner.errors import ConfigurationError, nearest
 from ee_runner.options import BY_NAME, CALLBACKS, OPEN_PREFIX, OPTIONS, SETTINGS_KEYS, Given, Option, default_of
 from ee_runner.secrets import MASK, mask_environment, redact_words
+from ee_runner.values import dataclass, field
 
 if TYPE_CHECKING:
     from ee_runner.workspace.inputs import Loaded
@@ -25,6 +26,9 @@ _CONFIDENTIAL = (
     *(kinds.SECRET, kinds.SECRETS, kinds.ENVIRONMENT, kinds.MAPPING, kinds.REGISTRY_AUTH),
     *(kinds.ARGUMENTS, kinds.VARIABLES, kinds.PLAYBOOK, kinds.INVENTORY, kinds.WORDS),
 )
+
+
+_WITH_VARIABLE = tuple(option for option in OPTIONS if option.env)
 
 
 class Rank(IntEnum):
@@ -110,14 +114,19 @@ def resolve(explicit: Mapping[str, Any], *, environ: Mapping[str, str], command:
     passed = arguments["settings"].value if "settings" in arguments else {}
     from_argument = dict(_argument_settings(passed))
     from_environment = dict(_environment(environ))
-    defaults = {option.name: Given(default_of(option, command), DEFAULT) for option in OPTIONS}
-    merged = {**defaults, **from_file, **from_environment, **from_argument, **arguments}
+    merged = {**_defaults(command), **from_file, **from_environment, **from_argument, **arguments}
     return Resolved(
         values=MappingProxyType({name: given.value for name, given in merged.items()}),
         origins=MappingProxyType({name: given.origin for name, given in merged.items()}),
         settings=MappingProxyType({**file.values, **passed}),
         command=command,
     )
+
+
+@functools.cache
+def _defaults(command: str) -> Mapping[str, Given]:
+    """Return every option's default; none of their values can be changed by who gets them."""
+    return MappingProxyType({option.name: Given(default_of(option, command), DEFAULT) for option in OPTIONS})
 
 
 def check_names(given: Iterable[str]) -> None:
@@ -153,8 +162,8 @@ def _arguments(explicit: Mapping[str, Any]) -> Iterator[tuple[str, Given]]:
 
 
 def _environment(environ: Mapping[str, str]) -> Iterator[tuple[str, Given]]:
-    for option in OPTIONS:
-        text = environ.get(option.env) if option.env else None
+    for option in _WITH_VARIABLE:
+        text = environ.get(option.env)
         if text:
             try:
                 value = option.kind.from_text(text)

@@ -20,7 +20,7 @@ NO_INVENTORY = ("",)
 """`JobSpec.inventory` of a caller who wants none, not even the private data directory's."""
 
 _TARGETS = ("playbook", "module", "role")
-_COLLECTION_PLAYBOOK = re.compile(r"[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}\Z", re.ASCII)
+_COLLECTION_PLAYBOOK = r"(?a)[a-zA-Z_]\w*(\.[a-zA-Z_]\w*){2,}"
 _MOST_FILES = 10_000
 _PLAYBOOK_SUFFIXES = (".yml", ".yaml", ".json")
 
@@ -87,7 +87,7 @@ def _playbook_target(resolved: Resolved, private_data_dir: Path, project_dir: Pa
 
 
 def _is_collection_playbook(name: str) -> bool:
-    return bool(_COLLECTION_PLAYBOOK.match(name)) and not name.endswith(_PLAYBOOK_SUFFIXES)
+    return not name.endswith(_PLAYBOOK_SUFFIXES) and re.fullmatch(_COLLECTION_PLAYBOOK, name) is not None
 
 
 def _check_playbook(playbook: str, described: str, private_data_dir: Path, project_dir: Path) -> None:

@@ -13,9 +13,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ee_runner.errors import ArtifactError, RunnerError
 from ee_runner.logs import log
 from ee_runner.processes import Identity
 from ee_runner.sources import state_directory
+from ee_runner.values import dataclass, replace
 
 SUFFIX = ".json"
 PARTIAL = ".partial"
@@ -38,8 +38,6 @@ _LARGEST = 1 << 20
 _PATIENCE_STEP = 0.02
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOUND = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_MARK = re.compile(r"[0-9a-f]{8,128}")
-_PREFIX = re.compile(r"ee_runner_[0-9]+_[0-9a-f]{8}_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +74,9 @@ class Underway:
     def is_of_this_engine(self) -> bool:
         """Whether the engine is found here by the same variables as where the job was started."""
         return (self.address or {}) == address()
+
+
+_WRITTEN = tuple(name for name in Underway.__slots__ if name != "file")
 
 
 class Claim:
@@ -172,11 +173,11 @@ def claim(
 
 def underway(private_data_dir: Path | None = None, ident: str | None = None) -> list[Underway]:
     """Return this user's jobs that run, of a directory and of an ident if these are given."""
-    found = [record for file in files() if (record := _if_held(file)) is not None]
-    real = None if private_data_dir is None else _real(private_data_dir)
-    return [
-        record for record in found if ident in (None, record.ident) and real in (None, _real(record.private_data_dir))
-    ]
+    found = [record for file in files() if (record := _if_held(file)) is not None and ident in (None, record.ident)]
+    if private_data_dir is None:
+        return found
+    real = _real(private_data_dir)
+    return [record for record in found if _real(record.private_data_dir) == real]
 
 
 def abandoned() -> list[Underway]:
@@ -231,9 +232,12 @@ def address() -> dict[str, str]:
 def _made_directory() -> Path:
     """Make the directory of the records, and see that it is this user's alone; raises OSError, ConfigurationError."""
     place = directory()
-    place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    place.mkdir(mode=0o700, exist_ok=True)
-    found = place.lstat()
+    try:
+        found = place.lstat()
+    except FileNotFoundError:
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.mkdir(mode=0o700, exist_ok=True)
+        found = place.lstat()
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
         raise NotADirectoryError(f"{place} is not a directory of this user's")
     if stat.S_IMODE(found.st_mode) & 0o077:
@@ -300,12 +304,7 @@ def _if_held(file: Path) -> Underway | None:
 
 
 def _written(record: Underway) -> bytes:
-    fields = {name: value for name, value in asdict(record).items() if name != "file"}
-    return json.dumps(fields, default=_plain, indent=1).encode()
-
-
-def _plain(value: object) -> object:
-    return str(value) if isinstance(value, Path) else list(value)  # type: ignore[call-overload]
+    return json.dumps({name: getattr(record, name) for name in _WRITTEN}, default=str).encode()
 
 
 def _read(descriptor: int, file: Path) -> Underway:
@@ -313,7 +312,7 @@ def _read(descriptor: int, file: Path) -> Underway:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
         raise _no_record(file, "it is not a file of this user's")
-    data = os.pread(descriptor, _LARGEST, 0)
+    data = os.pread(descriptor, min(found.st_size, _LARGEST), 0)
     try:
         return _understood(json.loads(data), file)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
@@ -323,7 +322,7 @@ def _read(descriptor: int, file: Path) -> Underway:
 def _understood(fields: Mapping[str, Any], file: Path) -> Underway:
     pid, born = fields["supervisor"]
     return Underway(
-        mark=_fitting(_MARK, fields["mark"], file.stem),
+        mark=_fitting(fields["mark"], lambda text: text == file.stem and re.fullmatch("[0-9a-f]{8,128}", text)),
         ident=_text(fields["ident"]),
         private_data_dir=_place(fields["private_data_dir"]),
         artifact_dir=_place(fields["artifact_dir"]),
@@ -334,7 +333,7 @@ def _understood(fields: Mapping[str, Any], file: Path) -> Underway:
         paths=tuple(map(_place, fields["paths"])),
         file=file,
         bases=tuple(map(_place, fields["bases"])),
-        prefix=_fitting(_PREFIX, fields["prefix"], "") if fields["prefix"] else "",
+        prefix=_fitting(fields["prefix"], lambda text: not text or names.is_run_prefix(text)),
         address={_text(name): _text(value) for name, value in fields["address"].items() if name in _ADDRESS},
         host=_text(fields["host"]),
     )
@@ -346,10 +345,11 @@ def _text(value: Any) -> str:
     return value
 
 
-def _fitting(pattern: re.Pattern[str], value: Any, expected: str) -> str:
-    if not pattern.fullmatch(_text(value)) or expected not in ("", value):
+def _fitting(value: Any, fits: Callable[[str], object]) -> str:
+    text = _text(value)
+    if not fits(text):
         raise ValueError("a name is not its own")
-    return str(value)
+    return text
 
 
 def _place(value: Any) -> Path:

@@ -12,7 +12,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,6 +22,7 @@ from ee_runner.errors import ConfigurationError, EngineError, LaunchError
 from ee_runner.executor import Cancellation, Executor, capture, companion, find_program
 from ee_runner.job import Invocation, Limits, Outcome
 from ee_runner.secrets import Secret, redact
+from ee_runner.values import dataclass, field
 
 KEY_NAME = "ssh_key_data"
 """The name that ssh-add asks by: people's patterns match ``Enter passphrase for .../ssh_key_data:``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 import shutil
@@ -10,7 +9,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import ClassVar, Protocol
 
@@ -18,8 +16,11 @@ from ee_runner import names
 from ee_runner.engines import mounts
 from ee_runner.errors import EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Executor, Sink
+from ee_runner.executor.minding import Minding
 from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome
+from ee_runner.logs import log
 from ee_runner.plan import ExecutionPlan
+from ee_runner.values import dataclass, replace
 
 _TAIL = 4096
 _RETRY = 0.2
@@ -184,9 +185,11 @@ class ContainerEngine(ABC):
         stdin: int | None = None,
         progress: Progress | None = None,
         started: Callable[[], None] | None = None,
+        ready: Minding | None = None,
     ) -> Outcome:
         """Run the job to its end; nothing of it is left in the engine then. `started` is called when it runs.
 
+        `ready` is a minder that was started ahead; whoever started it closes it.
         Raises EngineError and its kinds for what kept it from running, and whatever the sink raises.
         """
         self.ensure_image(plan.container, progress, cancel=cancel)
@@ -206,6 +209,7 @@ class ContainerEngine(ABC):
                     stop=self._stopper(plan),
                     started=started,
                     whole_lines=PurePosixPath(plan.argv[0]).name in _WHOLE_LINES,
+                    ready=ready,
                 )
             except BaseException:
                 self._clear_on_the_way_out(plan)
@@ -252,7 +256,7 @@ class ContainerEngine(ABC):
         try:
             self.clear(plan.mark)
         except Exception as error:
-            logging.getLogger("ee_runner").warning("What a failed job left in %s was not removed: %s", self.name, error)
+            log.warning("What a failed job left in %s was not removed: %s", self.name, error)
 
 
 class TailSink:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from ee_runner.engines import endings, faults, handover, pulls, users
-from ee_runner.engines.base import EngineInfo, Progress
-from ee_runner.engines.images import image_name
+from ee_runner.engines import daemon, endings, faults, handover, kept, users
+from ee_runner.engines.base import EngineInfo, ImageInfo, Progress
+from ee_runner.engines.images import Shortcut, image_name, read_info
 from ee_runner.engines.oci import OciEngine
 from ee_runner.errors import EngineUnavailable
 from ee_runner.executor import Cancellation
 from ee_runner.job import ContainerSpec
 from ee_runner.plan import ExecutionPlan
+
+_LIMITS = {"memory": "MemoryLimit", "swap": "SwapLimit", "cpus": "CpuCfsQuota", "pids_limit": "PidsLimit"}
 
 
 class DockerEngine(OciEngine):
@@ -24,15 +28,31 @@ class DockerEngine(OciEngine):
     remedy = "Install docker, or choose another engine (--process-isolation-executable)."
 
     def check(self) -> EngineInfo:
-        wanted = "{{.ServerVersion}}|{{json .SecurityOptions}}"
-        done = self._control("info", "--format", wanted)
+        known = self._info()
+        rootless = any("name=rootless" in option for option in known.get("SecurityOptions") or ())
+        return EngineInfo(self.name, self.executable, known["ServerVersion"], rootless)
+
+    def _info(self) -> Mapping[str, Any]:
+        """Return what the daemon tells of itself; raises EngineUnavailable when it does not answer."""
+        known = daemon.ask(self._url, "/info")
+        if known is not None and known.get("ServerVersion"):
+            return known
+        done = self._control("info", "--format", "{{json .}}")
         fault = faults.daemon_fault(self.name, done.stderr)
         if fault is not None:
             raise EngineUnavailable(fault)
-        version, _, security = done.stdout.strip().partition("|")
-        if done.rc != 0 or not version:
+        told: dict[str, Any] = json.loads(done.stdout or "{}") if done.rc == 0 else {}
+        if not told.get("ServerVersion"):
             raise EngineUnavailable(f"docker does not work here: {faults.one_line(done.stderr)}")
-        return EngineInfo(self.name, self.executable, version, "name=rootless" in security)
+        return told
+
+    @cached_property
+    def _url(self) -> str | None:
+        """Where the daemon listens, when that is known without the client."""
+        return None if kept.is_script(self.executable) else daemon.endpoint(os.environ)
+
+    def _shortcut(self) -> Shortcut:
+        return _Daemon(self._url)
 
     def _mapping(self) -> users.Mapping:
         return users.Mapping.ROOT_ONLY if self._is_rootless else users.Mapping.ROOTFUL
@@ -47,10 +67,8 @@ class DockerEngine(OciEngine):
 
     def _limits_kept(self) -> frozenset[str]:
         """Ask the daemon what the kernel lets it limit: what it can not it leaves out, with a warning."""
-        wanted = "{{.MemoryLimit}} {{.SwapLimit}} {{.CPUCfsQuota}} {{.PidsLimit}}"
-        told = self._control("info", "--format", wanted).stdout.split()
-        limits = ("memory", "swap", "cpus", "pids_limit")
-        return frozenset(limit for limit, kept in zip(limits, told, strict=False) if kept == "true")
+        known = self._info()
+        return frozenset(limit for limit, name in _LIMITS.items() if known.get(name))
 
     def _own_options(self, plan: ExecutionPlan) -> tuple[str, ...]:
         """Have the container's id at hand, should the daemon go away: the job runs on without it."""
@@ -67,20 +85,24 @@ class DockerEngine(OciEngine):
         return ("--init",)
 
     def _pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        from ee_runner.engines import dockerpulls, pulls
+
         endpoint = self._endpoint()
         if endpoint.startswith("unix://"):
-            pulls.follow(_sdk_pull(endpoint, container), image_name(container), progress, cancel)
+            pulls.follow(dockerpulls.by_daemon(endpoint, container), image_name(container), progress, cancel)
         else:
             self._client_pull(container, progress, cancel)
 
     def _endpoint(self) -> str:
         """Return where the client's daemon listens: DOCKER_HOST, or that of its current context."""
-        stated = os.environ.get("DOCKER_HOST")
+        stated = self._url or os.environ.get("DOCKER_HOST")
         if stated:
             return stated
         return self._control("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").stdout.strip()
 
     def _client_pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        from ee_runner.engines import pulls
+
         with handover.scratch(handover.memory()) as scratch:
             words: tuple[str, ...] = ()
             auth = container.auth
@@ -90,40 +112,15 @@ class DockerEngine(OciEngine):
             pulls.by_client(argv, self.name, image_name(container), progress, cancel)
 
 
-def _sdk_pull(endpoint: str, container: ContainerSpec) -> pulls.Steps:
-    """Pull through the daemon's socket: bytes are counted per layer, the credentials stay in memory."""
-    import docker
-    from docker.errors import APIError, DockerException
-    from docker.utils import parse_repository_tag
+class _Daemon:
+    """Images, by the daemon itself."""
 
-    image, auth = image_name(container), container.auth
-    credentials: dict[str, Any] | None = None
-    if auth is not None and auth.username is not None and auth.password is not None:
-        credentials = {"username": auth.username, "password": auth.password.reveal(), "serveraddress": auth.host}
-    try:
-        client = docker.APIClient(base_url=endpoint, timeout=pulls.LONGEST, version="auto")
-        try:
-            repository, tag = parse_repository_tag(image)
-            steps = client.pull(repository, tag or "latest", stream=True, decode=True, auth_config=credentials)
-            counts: dict[str, tuple[int, int]] = {}
-            for step in steps:
-                if "error" in step:
-                    raise faults.image_fault("docker", image, step["error"])
-                yield _step(step, counts)
-        finally:
-            client.close()
-    except APIError as error:
-        raise faults.image_fault("docker", image, str(error.explanation or error)) from error
-    except (DockerException, OSError) as error:
-        raise faults.image_fault("docker", image, str(error)) from error
+    def __init__(self, url: str | None) -> None:
+        self._url = url
 
+    def look(self, image: str) -> ImageInfo | None:
+        entry = daemon.image(self._url, image)
+        return None if entry is None else read_info(entry)
 
-def _step(step: dict[str, Any], counts: dict[str, tuple[int, int]]) -> pulls.Step:
-    """Add one message on a layer to the counts, and return how far the whole pull is."""
-    detail, layer = step.get("progressDetail") or {}, step.get("id", "")
-    if step.get("status") == "Downloading" and detail.get("total"):
-        counts[layer] = (detail["current"], detail["total"])
-    elif step.get("status") in ("Download complete", "Pull complete") and layer in counts:
-        counts[layer] = (counts[layer][1], counts[layer][1])
-    current, total = (sum(column) for column in zip(*counts.values(), strict=True)) if counts else (0, 0)
-    return pulls.Step(f"{layer} {step.get('status', '')}".strip(), current, total)
+    def learn(self, image: str, entry: Mapping[str, Any], *, began: int) -> None:
+        """The daemon is asked each time."""

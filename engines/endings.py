@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ee_runner import processes
 from ee_runner.job import ContainerSpec, Outcome
@@ -21,8 +22,7 @@ _LAST_PATIENCE = 5.0
 _UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
+class Told(NamedTuple):
     """What the event log tells of one run; `signals` are those that were sent with the engine's own means, if named."""
 
     started: bool = False

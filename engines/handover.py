@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ee_runner import names, pipes
 from ee_runner.errors import ConfigurationError
@@ -26,19 +24,21 @@ STARTER = "ee_runner_job"
 
 _PRIVATE = 0o600
 _SCRIPT = f'. {SECRETS}; exec "$@"'
-_SHELL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
+_SHELL_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 
-_STEERING = re.compile(
-    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TMPDIR|ENV|BASH_ENV|LANG|LANGUAGE|LC_.*|LD_.*|GO[A-Z]+|XDG_.*|DBUS_.*|"
-    r"_?CONTAINERS?_.*|PODMAN_.*|BUILDAH_.*|STORAGE_.*|CNI_.*|DOCKER_.*|BUILDKIT_.*|OTEL_.*|REGISTRY_AUTH_FILE|"
-    r"LISTEN_.*|NOTIFY_SOCKET|SSL_CERT_.*|SSH_AUTH_SOCK|PYTHON.*|(HTTPS?|FTP|NO|ALL)_PROXY",
-    re.IGNORECASE,
+_STEERING = (
+    *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TERM", "TMPDIR", "ENV", "BASH_ENV", "LANG", "LANGUAGE"),
+    *("REGISTRY_AUTH_FILE", "NOTIFY_SOCKET", "SSH_AUTH_SOCK"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"),
+)
+_STEERING_FAMILIES = (
+    *("LC_", "LD_", "XDG_", "DBUS_", "CONTAINER_", "CONTAINERS_", "_CONTAINER_", "_CONTAINERS_", "PODMAN_", "BUILDAH_"),
+    *("STORAGE_", "CNI_", "DOCKER_", "BUILDKIT_", "OTEL_", "LISTEN_", "SSL_CERT_", "PYTHON"),
 )
 """Variables that would steer the engine's own client if they were put into its environment."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handed:
+class Handed(NamedTuple):
     """How a job's variables reach its container.
 
     `options` go to the client's ``run``, `client` into the client's own environment, `argv` is what the container runs
@@ -62,7 +62,7 @@ def environment(plan: ExecutionPlan, scratch: Scratch, *, engine: str) -> Handed
     if not secret:
         return Handed(*_shown(plain, scratch), plan.argv)
     shell_text = os.fsencode("".join(map(_export, secret.items())))
-    odd = {name: value for name, value in plain.items() if not _SHELL_NAME.fullmatch(name)}  # shells drop these
+    odd = {name: value for name, value in plain.items() if not _is_shell_name(name)}  # shells drop these
     again = ("env", *(f"{name}={value}" for name, value in odd.items())) if odd else ()
     words = (SHELL, "-c", _SCRIPT, STARTER, *again, *plan.argv)
     mount = Mount(scratch.pipe("secrets", shell_text, mode=0o644), SECRETS, read_only=True)  # for any user inside
@@ -76,15 +76,19 @@ def split_secrets(
 
     `own` are the names of variables that may hold one, see `mask_environment`; no shell has to know them.
     """
-    masked = mask_environment(env, known, own={name for name in own if _SHELL_NAME.fullmatch(name)})
+    masked = mask_environment(env, known, own={name for name in own if _is_shell_name(name)})
     secret = {name: value for name, value in env.items() if value and masked[name] != value}
     for name, value in secret.items():
-        if not _SHELL_NAME.fullmatch(name) or "\0" in value:
+        if not _is_shell_name(name) or "\0" in value:
             raise ConfigurationError(
                 f"The variable {name!r} seems to hold a secret, and can not be handed to a container unseen. "
                 "Use a name of letters, digits and underscores."
             )
     return {name: value for name, value in env.items() if name not in secret}, secret
+
+
+def _is_shell_name(name: str) -> bool:
+    return re.fullmatch(_SHELL_NAME, name) is not None
 
 
 def _export(variable: tuple[str, str]) -> str:
@@ -112,13 +116,20 @@ def split_environment(env: Mapping[str, str]) -> tuple[dict[str, str], dict[str,
     for name, value in env.items():
         if not name or "=" in name or "\0" in name + value or name[0] == "#" or name != name.strip():
             raise ConfigurationError(f"{name!r} can not be an environment variable of a container.")
-        if not _STEERING.fullmatch(name) and "*" not in name:
+        if not _steers(name) and "*" not in name:
             by_name[name] = value
         elif "\n" in value or "\r" in value:
             raise ConfigurationError(f"The environment variable {name} of a container can not hold a line break.")
         else:
             in_file[name] = value
     return by_name, in_file
+
+
+def _steers(name: str) -> bool:
+    """Say whether the variable means something to the client, in either case; Go's own are GO and a word."""
+    upper = name.upper()
+    of_go = upper.startswith("GO") and upper[2:].isalpha()
+    return of_go or upper in _STEERING or upper.startswith(_STEERING_FAMILIES)
 
 
 def environment_file(env: Mapping[str, str]) -> str:
@@ -158,6 +169,9 @@ class Scratch:
 @contextmanager
 def scratch(parent: Path | None = None) -> Iterator[Scratch]:
     """Give a scratch directory in `parent`, where that exists, and remove it with all in it."""
+    import shutil
+    import tempfile
+
     place = parent if parent is not None and parent.is_dir() else None
     directory = Path(tempfile.mkdtemp(prefix=names.run_prefix(), dir=place))
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ee_runner import names
 from ee_runner.engines import faults, labels
@@ -18,7 +18,6 @@ from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable,
 from ee_runner.executor import Cancellation, Completed
 from ee_runner.job import ContainerSpec
 
-_FORMAT = "{{.Id}}|{{.Config.User}}|{{json .Config.Env}}"
 _ABSENT = r"no such image|image not known|no such object|unable to find"
 
 
@@ -28,18 +27,39 @@ class Control(Protocol):
     def __call__(self, *words: str, timeout: float = 60) -> Completed: ...
 
 
-class ImageStore:
-    """One engine's images, by its client: no SDK is imported for an image that is present."""
+class Shortcut(Protocol):
+    """What is known of an image without starting the client."""
 
-    def __init__(self, engine: str, control: Control) -> None:
+    def look(self, image: str) -> ImageInfo | None:
+        """Return what is known of an image and holds now, or None: then the client is asked."""
+
+    def learn(self, image: str, entry: Mapping[str, Any], *, began: int) -> None:
+        """Take note of what the client has said, which was asked at `began` (`time.time_ns`)."""
+
+
+class AlwaysAsk:
+    """Knows nothing: the client is asked."""
+
+    def look(self, image: str) -> ImageInfo | None:
+        del image
+        return None
+
+    def learn(self, image: str, entry: Mapping[str, Any], *, began: int) -> None: ...
+
+
+class ImageStore:
+    """One engine's images, by its client where no shortcut knows: no SDK is imported for an image that is present."""
+
+    def __init__(self, engine: str, control: Control, shortcut: Callable[[], Shortcut] = AlwaysAsk) -> None:
         self._engine = engine
         self._control = control
+        self._shortcut = shortcut
         self._known: dict[str, ImageInfo] = {}
 
     def ensure(self, container: ContainerSpec, pull: Callable[[], None], cancel: Cancellation) -> ImageInfo | None:
         """Have the image as the pull policy says; None when `cancel` ended the pull. Raises ImageError."""
         image = image_name(container)
-        present = self.find(image)
+        present = None if container.pull == "always" else self.find(image)
         if container.pull in ("always", "newer") or (present is None and container.pull == "missing"):
             try:
                 pull()
@@ -50,7 +70,7 @@ class ImageStore:
                 return None
             present = self.find(image)
         if present is None:
-            raise self._absent(container)
+            raise absent(self._engine, container)
         self._known[image] = present
         return present
 
@@ -58,18 +78,24 @@ class ImageStore:
         """Return what is known of an image that is in the store; raises ImageError when it is not."""
         known = self._known.get(image_name(container)) or self.find(image_name(container))
         if known is None:
-            raise self._absent(container)
+            raise absent(self._engine, container)
         return known
 
     def find(self, image: str) -> ImageInfo | None:
         """Ask the engine for an image of this name; None when it has none."""
-        done = self._control("image", "inspect", "--format", _FORMAT, image)
+        shortcut, began = self._shortcut(), time.time_ns()
+        known = shortcut.look(image)
+        if known is not None:
+            return known
+        done = self._control("image", "inspect", image)
         if done.rc == 0:
-            return _read(done.stdout)
+            entry = json.loads(done.stdout)[0]
+            shortcut.learn(image, entry, began=began)
+            return read_info(entry)
         fault = faults.daemon_fault(self._engine, done.stderr)
         if fault is not None:
             raise EngineUnavailable(fault)
-        if re.search(_ABSENT, done.stderr, re.IGNORECASE):
+        if says_absent(done.stderr):
             return None
         diagnosed = faults.diagnosis(self._engine, done.stderr)
         if diagnosed is not None:
@@ -97,6 +123,8 @@ class ImageStore:
                 faults.diagnosis(self._engine, created.stderr)
                 or f"{self._engine} can not look into the image {image.id}: {faults.one_line(created.stderr)}"
             )
+        import tempfile
+
         container = created.stdout.split()[-1]
         try:
             with tempfile.TemporaryDirectory(prefix=names.run_prefix()) as directory:
@@ -106,14 +134,28 @@ class ImageStore:
         finally:
             self._control("rm", "--force", container)
 
-    def _absent(self, container: ContainerSpec) -> ImageError:
-        image = image_name(container)
-        return ImageError(
-            f"The image {image} is not in {self._engine}'s store and the pull policy is {container.pull!r}. "
-            "Pull or build it first, or use the pull policy 'missing'.",
-            image=image,
-            cause="missing",
-        )
+
+def absent(engine: str, container: ContainerSpec) -> ImageError:
+    """Return the error of an image that is not there, or is not there any more."""
+    image = image_name(container)
+    return ImageError(
+        f"The image {image} is not in {engine}'s store and the pull policy is {container.pull!r}. "
+        "Pull or build it first, or use the pull policy 'missing'.",
+        image=image,
+        cause="missing",
+    )
+
+
+def says_absent(words: str) -> bool:
+    """Say whether an engine complains so of an image that it does not have."""
+    return re.search(_ABSENT, words, re.IGNORECASE) is not None
+
+
+def read_info(entry: Mapping[str, Any]) -> ImageInfo:
+    """Read what podman and docker tell of an image."""
+    config = entry.get("Config") or {}
+    pairs = dict(pair.split("=", 1) for pair in config.get("Env") or [] if "=" in pair)
+    return ImageInfo(entry["Id"], config.get("User") or "", pairs.get("HOME"))
 
 
 def image_name(container: ContainerSpec) -> str:
@@ -129,10 +171,14 @@ def _kept_passwd(image: ImageInfo) -> Path:
     return cache / "ee-runner" / "passwd" / re.sub(r"\W", "_", image.id)
 
 
-def _read(text: str) -> ImageInfo:
-    identifier, user, environment = text.strip().split("|", 2)
-    pairs = dict(pair.split("=", 1) for pair in json.loads(environment) or [] if "=" in pair)
-    return ImageInfo(identifier, user, pairs.get("HOME"))
-
-
-__all__ = ["Control", "ImageInfo", "ImageStore", "image_name"]
+__all__ = [
+    "AlwaysAsk",
+    "Control",
+    "ImageInfo",
+    "ImageStore",
+    "Shortcut",
+    "absent",
+    "image_name",
+    "read_info",
+    "says_absent",
+]

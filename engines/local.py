@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +29,7 @@ class LocalEngine(ContainerEngine):
         return Path("/")
 
     def check(self) -> EngineInfo:
-        return EngineInfo(self.name, self.executable, platform.release(), rootless=os.geteuid() != 0)
+        return EngineInfo(self.name, self.executable, os.uname().release, rootless=os.geteuid() != 0)
 
     def mounts(self, plan: ExecutionPlan) -> tuple[Mount, ...]:
         """Nothing is mounted: the job sees the host."""

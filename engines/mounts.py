@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from ee_runner.errors import MountRefused
 from ee_runner.job import Mount
+from ee_runner.values import replace
 
 LABELS = frozenset({"ro", "rw", "z", "Z", "O", "U", "exec", "noexec", "dev", "nodev", "suid", "nosuid"}) | frozenset(
     {"shared", "rshared", "slave", "rslave", "private", "rprivate", "bind", "rbind", "copy", "nocopy", "idmap"}

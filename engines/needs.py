@@ -7,9 +7,11 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ee_runner.engines import kept
 from ee_runner.executor import capture
 
 _ASK = (
@@ -17,6 +19,8 @@ _ASK = (
     " sys.executable, *sys.path]))"
 )
 _SHEBANG = 1024
+_KIND = "python"
+_STEERING = ("HOME", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR", "PYTHONSAFEPATH")
 
 
 def environment(program: str, plan_env: Mapping[str, str]) -> dict[str, str]:
@@ -89,7 +93,27 @@ def _interpreter(program: Path, env: Mapping[str, str]) -> Path | None:
 def _of_python(interpreter: Path, env: Mapping[str, str]) -> list[Path]:
     if "python" not in interpreter.name and "pypy" not in interpreter.name:
         return []
+    context = (str(interpreter), *(f"{name}={env[name]}" for name in _STEERING if name in env))
+    known = kept.recall(_KIND, context)
+    return list(map(Path, _ask(interpreter, env, context) if known is None else known))
+
+
+def _ask(interpreter: Path, env: Mapping[str, str], context: Sequence[str]) -> list[str]:
+    """Ask the interpreter, and keep what it says while nothing has changed where it looks for modules."""
+    began = time.time_ns()
     done = capture((str(interpreter), "-c", _ASK), env=env)
     if done.rc != 0:
         return []
-    return [Path(path) for path in json.loads(done.stdout.splitlines()[-1]) if path.startswith("/")]
+    paths = [path for path in json.loads(done.stdout.splitlines()[-1]) if path.startswith("/")]
+    if not kept.is_script(interpreter) and "PYTHONPATH" not in env:  # its entries may be relative
+        kept.keep(_KIND, context, paths, depends=_decides(interpreter, map(Path, paths)), began=began)
+    return paths
+
+
+def _decides(interpreter: Path, paths: Iterable[Path]) -> Iterator[Path]:
+    """Yield what an interpreter's search path comes from: itself, its virtual environment, and files that add to it."""
+    yield from (*_links(interpreter), interpreter.parent / "pyvenv.cfg", interpreter.parent.parent / "pyvenv.cfg")
+    for path in paths:
+        yield from (path, path / "sitecustomize.py", path / "usercustomize.py")
+        if path.is_dir():
+            yield from path.glob("*.pth")

@@ -22,7 +22,7 @@ from ee_runner.engines.base import (
     Progress,
     engine_error,
 )
-from ee_runner.engines.images import ImageInfo, ImageStore, image_name
+from ee_runner.engines.images import ImageInfo, ImageStore, Shortcut, absent, image_name, says_absent
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Completed, capture
 from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, Terminal
@@ -49,7 +49,7 @@ class OciEngine(ContainerEngine):
 
     def __init__(self, executable: str | None = None) -> None:
         super().__init__(executable)
-        self._store = ImageStore(self.name, self._control)
+        self._store = ImageStore(self.name, self._control, self._shortcut)
 
     # What differs between the two
 
@@ -81,6 +81,10 @@ class OciEngine(ContainerEngine):
         """Return which of the limits memory, swap, cpus and pids_limit the engine can enforce on this machine."""
 
     # Images
+
+    @abstractmethod
+    def _shortcut(self) -> Shortcut:
+        """Return what knows images without starting the client."""
 
     def ensure_image(
         self, container: ContainerSpec, progress: Progress | None = None, *, cancel: Cancellation | None = None
@@ -277,6 +281,8 @@ class OciEngine(ContainerEngine):
         fault = faults.daemon_fault(self.name, tail)
         if fault is not None:
             raise EngineUnavailable(fault)
+        if says_absent(words):  # it was there when the job was made ready
+            raise absent(self.name, plan.container)
         raise EngineError(faults.diagnosis(self.name, words) or str(engine_error(self, "run the job", words)))
 
     def _told(self, plan: ExecutionPlan, since: float) -> endings.Told:

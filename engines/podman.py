@@ -8,15 +8,15 @@ import shutil
 import sys
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from ee_runner.engines import faults, handover, pulls, users
+from ee_runner.engines import faults, handover, users
 from ee_runner.engines.base import EngineInfo, Progress
-from ee_runner.engines.images import image_name
+from ee_runner.engines.images import AlwaysAsk, Shortcut, image_name
 from ee_runner.engines.oci import OciEngine
+from ee_runner.engines.storage import PodmanMemory
 from ee_runner.errors import EngineUnavailable
 from ee_runner.executor import Cancellation
-from ee_runner.job import ContainerSpec, RegistryAuth
+from ee_runner.job import ContainerSpec
 
 _INIT_DIRECTORIES = ("/usr/local/libexec/podman", "/usr/local/lib/podman", "/usr/libexec/podman", "/usr/lib/podman")
 _INIT_PROGRAMS = ("catatonit", "tini-static", "docker-init", "tini")
@@ -45,9 +45,13 @@ class PodmanEngine(OciEngine):
     def _mapping(self) -> users.Mapping:
         if not self._is_rootless:
             return users.Mapping.ROOTFUL
-        version = re.search(r"(\d+)\.(\d+)", self._control("--version").stdout)
+        asked = PodmanMemory(self.executable).version(lambda: self._control("--version").stdout)
+        version = re.search(r"(\d+)\.(\d+)", asked)
         recent = version is None or (int(version[1]), int(version[2])) >= _KEEP_ANY_SINCE
         return users.Mapping.KEEP_ANY if recent else users.Mapping.KEEP_SAME
+
+    def _shortcut(self) -> Shortcut:
+        return AlwaysAsk() if self._is_remote else PodmanMemory(self.executable)
 
     @cached_property
     def _is_remote(self) -> bool:
@@ -85,14 +89,18 @@ class PodmanEngine(OciEngine):
         return ("--init", "--init-path", str(program)) if program is not None else ("--stop-signal", "SIGINT")
 
     def _pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        from ee_runner.engines import podmanpulls, pulls
+
         socket = self._socket()
         if socket is not None:
-            pulls.follow(_sdk_pull(socket, container), image_name(container), progress, cancel)
+            pulls.follow(podmanpulls.by_service(socket, container), image_name(container), progress, cancel)
         else:
             self._client_pull(container, progress, cancel)
 
     def _socket(self) -> str | None:
         """Return the URL of podman's service, where it runs; nothing is started for a pull."""
+        from ee_runner.engines import pulls
+
         if self._is_remote:
             stated = os.environ.get("CONTAINER_HOST", "")
             return stated if stated.startswith("unix://") else None
@@ -101,45 +109,16 @@ class PodmanEngine(OciEngine):
         return f"unix://{path}" if pulls.answers(path) else None
 
     def _client_pull(self, container: ContainerSpec, progress: Progress, cancel: Cancellation) -> None:
+        from ee_runner.engines import podmanpulls, pulls
+
         with handover.scratch(handover.memory()) as scratch:
-            argv = (str(self.executable), *self._global_options(), "pull", *_auth_options(container.auth, scratch))
-            pulls.by_client((*argv, image_name(container)), self.name, image_name(container), progress, cancel)
-
-
-def _auth_options(auth: RegistryAuth | None, scratch: handover.Scratch) -> tuple[str, ...]:
-    if auth is None:
-        return ()
-    words = () if auth.verify_ssl else ("--tls-verify=false",)
-    if auth.username is None or auth.password is None:
-        return words
-    return (*words, "--authfile", str(scratch.write("auth.json", pulls.auth_file(auth))))
-
-
-def _sdk_pull(socket: str, container: ContainerSpec) -> pulls.Steps:
-    """Pull through podman's service: the credentials stay in memory."""
-    import podman
-    from podman.errors import APIError, PodmanError
-
-    image, auth = image_name(container), container.auth
-    credentials: dict[str, Any] | None = None
-    if auth is not None and auth.username is not None and auth.password is not None:
-        credentials = {"username": auth.username, "password": auth.password.reveal()}
-    try:
-        with podman.PodmanClient(base_url=socket, timeout=pulls.LONGEST) as client:
-            steps: Any = client.images.pull(
-                image,
-                stream=True,
-                decode=True,
-                auth_config=credentials,
-                tls_verify=auth is None or auth.verify_ssl,
+            argv = (
+                str(self.executable),
+                *self._global_options(),
+                "pull",
+                *podmanpulls.auth_options(container.auth, scratch),
             )
-            for step in steps:
-                if step.get("error"):
-                    raise faults.image_fault("podman", image, step["error"])
-                if step.get("stream"):
-                    yield pulls.Step(step["stream"].strip())
-    except (APIError, PodmanError, OSError) as error:
-        raise faults.image_fault("podman", image, str(error)) from error
+            pulls.by_client((*argv, image_name(container)), self.name, image_name(container), progress, cancel)
 
 
 def _find_init() -> Path | None:

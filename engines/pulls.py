@@ -8,7 +8,6 @@ import json
 import os
 import queue
 import re
-import socket
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -123,6 +122,8 @@ def auth_file(auth: RegistryAuth) -> str:
 
 def answers(path: Path) -> bool:
     """Say whether somebody listens at a socket."""
+    import socket
+
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
         probe.settimeout(2)
         try:

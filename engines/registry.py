@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib
 import shutil
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ee_runner import entry_points
 from ee_runner.engines.base import ContainerEngine, EngineInfo
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable, nearest
 
@@ -37,7 +37,7 @@ _BUILT_IN = {
 
 def names() -> tuple[str, ...]:
     """Return the names of all engines that are registered."""
-    return tuple(dict.fromkeys((*_BUILT_IN, *(entry.name for entry in _installed()))))
+    return tuple(dict.fromkeys((*_BUILT_IN, *(entry.name for entry in entry_points.of_group(GROUP)))))
 
 
 def get(name: str) -> ContainerEngine:
@@ -49,7 +49,7 @@ def get(name: str) -> ContainerEngine:
     reference = _BUILT_IN.get(name)
     if reference is not None:
         return _load(reference)()
-    for entry in _installed():
+    for entry in entry_points.of_group(GROUP):
         if entry.name == name:
             return _engine_of(entry)
     if "/" not in name and shutil.which(name) is None:
@@ -104,12 +104,6 @@ def _load(reference: str) -> type[ContainerEngine]:
     module, _, attribute = reference.partition(":")
     loaded: type[ContainerEngine] = getattr(importlib.import_module(module), attribute)
     return loaded
-
-
-def _installed() -> Iterable[EntryPoint]:
-    from importlib import metadata  # costs more than all of the built-in engines
-
-    return metadata.entry_points(group=GROUP)
 
 
 def _engine_of(entry: EntryPoint) -> ContainerEngine:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ee_runner.errors import ConfigurationError
 from ee_runner.secrets import Secret
+from ee_runner.values import dataclass, field
 
-_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----")
-_END = re.compile(r"-----END [A-Z0-9 ]*PRIVATE KEY-----")
+_BEGIN = r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----"
+_END = r"-----END [A-Z0-9 ]*PRIVATE KEY-----"
 _CERTIFICATE = "-cert-v01@openssh.com"
-_NAMED = re.compile(rf"\s*[\w@.-]+{re.escape(_CERTIFICATE)}\s")
+_NAMED = rf"\s*[\w@.-]+{re.escape(_CERTIFICATE)}\s"
 
 _FIELDS = {"ssh-ed25519": 1, "ssh-rsa": 2, "ssh-dss": 4, "sk-ssh-ed25519": 2, "sk-ecdsa-sha2-nistp256": 3}
 _FIELDS_OF_ECDSA = 2
@@ -46,7 +46,7 @@ def parse(value: Secret) -> Keys:
     ConfigurationError when there is no private key, and for a certificate that is cut.
     """
     lines = [line.rstrip() for line in value.reveal().splitlines()]
-    certified = [number for number, line in enumerate(lines) if _NAMED.match(f"{line} ")]
+    certified = [number for number, line in enumerate(lines) if re.match(_NAMED, f"{line} ")]
     certificates = tuple(_certificate(lines[number], number + 1) for number in certified)
     private = _blocks([line for number, line in enumerate(lines) if number not in certified])
     if not private:
@@ -60,9 +60,9 @@ def parse(value: Secret) -> Keys:
 def _blocks(lines: Sequence[str]) -> tuple[str, ...]:
     """Cut the text before each key's first line; behind its last line nothing is of the key."""
     text = "\n".join(lines)
-    starts = [found.start() for found in _BEGIN.finditer(text)]
+    starts = [found.start() for found in re.finditer(_BEGIN, text)]
     blocks = [text[start:end] for start, end in pairwise((*starts, len(text)))]
-    return tuple(block[: end.end() if (end := _END.search(block)) else None].strip() + "\n" for block in blocks)
+    return tuple(block[: end.end() if (end := re.search(_END, block)) else None].strip() + "\n" for block in blocks)
 
 
 def _certificate(text: str, line: int) -> Certificate:

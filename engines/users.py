@@ -13,9 +13,9 @@ A uid without an entry in the image's passwd gets one, and a home: ssh and ``~``
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import PurePosixPath
+from typing import NamedTuple
 
 from ee_runner.engines.base import Caller, ImageInfo
 
@@ -32,8 +32,7 @@ class Mapping(Enum):
     ROOT_ONLY = "only root is the caller"
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """The user inside: options for the engine, its home, and a passwd file where the image's own lacks the entry.
 
     `home` is None when it is not known. `makes_home` says that the home is to be provided, as a tmpfs.
@@ -45,8 +44,7 @@ class Identity:
     makes_home: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(NamedTuple):
     name: str
     uid: int
     gid: int

@@ -1,7 +1,7 @@
 """Ansible callback plugin: one structured record for each event, beside whatever the user's callbacks print.
 
-The user's stdout callback, and every other callback, stays as it is. Ansible's dispatch hands this plugin the same
-cleaned results that it hands to any callback. For each event the plugin appends one JSON line to a spool file, and
+The user's stdout callback, and every other callback, stays as it is. This plugin sees what any callback sees, with
+results cleaned by Ansible, and before the others do. For each event it appends one JSON line to a spool file, and
 puts two short escape sequences on the terminal stream, which terminals ignore: a boundary before the event's own
 text, and after it a mark with the place of the record in the spool. Both carry a random nonce, so that output of a
 managed host can't forge them:
@@ -14,6 +14,9 @@ This file runs wherever Ansible runs, alone: the standard library and ansible on
 configured by environment variables, which are taken out of the environment when the plugin is imported, so that an
 ansible-playbook started by a task is not observed. Without them the plugin does nothing.
 
+It pays for itself: what Ansible has loaded by now, and at its end whatever is there, is kept from the garbage
+collector, which would otherwise walk it all several times, in vain (see `leave_garbage`).
+
     EE_RUNNER_EVENTS_SPOOL             path of the spool, an existing file
     EE_RUNNER_EVENTS_NONCE             hexadecimal string
     EE_RUNNER_OMIT_EVENT_DATA          1: leave event_data empty
@@ -25,20 +28,27 @@ ansible-playbook started by a task is not observed. Without them the plugin does
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime
+import fcntl
+import gc
 import json
 import math
 import os
 import re
+import select
+import socket
+import stat
 import sys
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ansible import constants as C  # type: ignore[import-untyped]  # noqa: N812
+from ansible.executor import task_queue_manager, task_result  # type: ignore[import-untyped]
 from ansible.executor.task_queue_manager import TaskQueueManager  # type: ignore[import-untyped]
+from ansible.playbook.task import Task  # type: ignore[import-untyped]
 from ansible.plugins.cache import BaseFileCacheModule  # type: ignore[import-untyped]
 from ansible.plugins.callback import CallbackBase  # type: ignore[import-untyped]
 from ansible.utils.display import Display  # type: ignore[import-untyped]
@@ -54,10 +64,7 @@ DOCUMENTATION = """
     name: ee_events
     type: notification
     short_description: records events for ee-runner
-    description:
-      - Records every event of a run as structured data, without taking over the output.
-      - Does nothing unless ee-runner has started the command.
-    author: ee-runner contributors
+    description: [Records every event of a run as data for ee-runner which started it; else it does nothing.]
     options: {}
 """
 
@@ -172,12 +179,20 @@ def plain(value: Any, depth: int = 0) -> Any:
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=shown, separators=(",", ":")).encode
 
 
+def json_of(value: Any) -> str:
+    """Give valid JSON on one line, whatever the value."""
+    try:
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):  # odd keys, NaN, a circle, a very deep value
+        return _encode(plain(value))
+
+
 def encoded(value: Any) -> bytes:
     """Encode as one line of valid JSON, whatever the value."""
-    try:
-        text = _encode(value)
-    except (TypeError, ValueError, RecursionError):  # odd keys, NaN, a circle, a very deep value
-        text = _encode(plain(value))
+    return in_bytes(json_of(value))
+
+
+def in_bytes(text: str) -> bytes:
     try:
         return text.encode()
     except UnicodeEncodeError:  # surrogates: bytes of a managed host that are not UTF-8
@@ -222,6 +237,9 @@ class Spool:
     def __init__(self, path: str) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def append(self, record: bytes) -> int:
         """Append the record as a line and return its offset. Raises OSError if it can't be written whole."""
         line = record + b"\n"
@@ -259,11 +277,12 @@ class Stream:
         self._put(f"[ERROR]: ee-runner: {message}\n", flush=True)
 
     def _put(self, text: str, flush: bool) -> None:
-        # A reader that is gone is Ansible's to notice: its own output fails in the same way.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             sys.stdout.write(text)
             if flush:
                 sys.stdout.flush()
+        except (OSError, ValueError):  # a reader that is gone is Ansible's to notice: its own output fails as well
+            pass
 
 
 # What is running
@@ -273,8 +292,17 @@ def now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)
 
 
-def iso(moment: datetime.datetime) -> str:
-    return moment.isoformat(timespec="microseconds")
+_random: list[str] = []
+_VARIANT = "89ab" * 4
+
+
+def new_uuid() -> str:
+    """Return a random uuid (version 4); the random bits of many are asked of the system at once."""
+    if not _random:
+        bits = os.urandom(16 * 64).hex()
+        _random.extend(bits[start : start + 32] for start in range(0, len(bits), 32))
+    bits = _random.pop()
+    return f"{bits[:8]}-{bits[8:12]}-4{bits[13:16]}-{_VARIANT[int(bits[16], 16)]}{bits[17:20]}-{bits[20:]}"
 
 
 class Scene:
@@ -285,19 +313,25 @@ class Scene:
         self.play: dict[str, Any] = {}
         self.task: dict[str, Any] = {}
         self.adhoc = False
-        self._tasks: dict[str, dict[str, Any]] = {}
-        self._begun: dict[tuple[str, str], datetime.datetime] = {}
+        self.moment = now()
+        self.stamp = ""
+        self._tasks: dict[str, tuple[dict[str, Any], str]] = {}
+        self._begun: dict[tuple[str, str], tuple[datetime.datetime, str]] = {}
         self._used: set[str] = set()
 
     def unique(self, given: str) -> str:
         """Ansible's own uuid when it is new; a play or task that starts again gets another one."""
         if len(given) != 36 or given in self._used:
-            return str(uuid.uuid4())
+            return new_uuid()
         self._used.add(given)
         return given
 
+    def enter_event(self) -> None:
+        self.moment = now()
+        self.stamp = self.moment.isoformat(timespec="microseconds")
+
     def enter_playbook(self, file_name: str) -> None:
-        self.playbook = {"playbook": file_name, "playbook_uuid": str(uuid.uuid4())}
+        self.playbook = {"playbook": file_name, "playbook_uuid": new_uuid()}
         self.adhoc = file_name == "__adhoc_playbook__"
         self.leave_play()
 
@@ -317,17 +351,26 @@ class Scene:
 
     def enter_task(self, task: Any) -> None:
         self._tasks.pop(str(task._uuid), None)
-        self.task = self.of_task(task)
+        self.task = self._fields(task)
 
-    def of_task(self, task: Any) -> dict[str, Any]:
-        """The fields of a task, named as when it started."""
+    def place(self) -> str:
+        """The fields that say where the run is, as JSON."""
+        return json_of({**self.playbook, **self.play, **self.task})
+
+    def place_of(self, task: Any) -> str:
+        """The same of a task, named as when it started; the JSON of a task is made once."""
+        self._fields(task)
+        return self._tasks[str(task._uuid)][1]
+
+    def _fields(self, task: Any) -> dict[str, Any]:
         key = str(task._uuid)
-        if key not in self._tasks:
-            self._tasks[key] = self._describe(task)
-        fields = self._tasks[key]
-        if C.DISPLAY_ARGS_TO_STDOUT:
-            fields = {**fields, "task_args": self._arguments(task)}
-        return fields
+        known = self._tasks.get(key)
+        if known is None or C.DISPLAY_ARGS_TO_STDOUT:
+            fields = dict(known[0]) if known else self._describe(task)
+            if C.DISPLAY_ARGS_TO_STDOUT:
+                fields["task_args"] = self._arguments(task)
+            known = self._tasks[key] = (fields, json_of({**self.playbook, **self.play, **fields}))
+        return known[0]
 
     @staticmethod
     def _describe(task: Any) -> dict[str, Any]:
@@ -354,13 +397,13 @@ class Scene:
         return ", ".join(f"{k}={v}" for k, v in plain(task.args).items() if not k.startswith("_ansible_"))
 
     def host_begins(self, task: Any, host: Any) -> None:
-        self._begun[(str(task._uuid), host.get_name())] = now()
+        self._begun[(str(task._uuid), host.get_name())] = (self.moment, self.stamp)
 
     def host_ends(self, task: Any, host: Any) -> dict[str, Any]:
         """The start, the end and the duration of a task on a host."""
-        end = now()
-        start = self._begun.pop((str(task._uuid), host.get_name()), end)
-        return {"start": iso(start), "end": iso(end), "duration": (end - start).total_seconds()}
+        begun = self._begun.pop((str(task._uuid), host.get_name()), None)
+        start, stamp = begun or (self.moment, self.stamp)
+        return {"start": stamp, "end": self.stamp, "duration": (self.moment - start).total_seconds()}
 
     def parent(self) -> str | None:
         """The uuid of the innermost thing that runs."""
@@ -370,21 +413,50 @@ class Scene:
 # Events
 
 
+def cleaner() -> tuple[Any, str, Callable[[Any], Any]] | None:
+    """Say of which class the results are that Ansible hands to its dispatch, and how it cleans one for a callback.
+
+    The name is that of the method which the dispatch calls for that, empty if it calls none. None says that this
+    version of Ansible is not known: then it has to do the cleaning.
+    """
+    for module, kind, method in (
+        (task_result, "_RawTaskResult", "as_callback_task_result"),  # ansible-core 2.19 and 2.20
+        (task_result, "TaskResult", "clean_copy"),  # before
+    ):
+        found = getattr(module, kind, None)
+        if hasattr(found, method):
+            return found, method, getattr(found, method)
+    raw, clean = (getattr(task_queue_manager, name, None) for name in ("HostTaskResult", "CallbackTaskResult"))
+    if raw is None or clean is None:
+        return None
+    return raw, "", lambda result: clean(host=result.host, task=result.task, utr=result.utr)
+
+
 class Observer:
     """Writes the record and the marks of each event, at the two places where all output passes."""
 
     def __init__(self, settings: Settings) -> None:
         self.scene = Scene()
         self.stream = Stream(settings.nonce)
+        self.spool = Spool(settings.spool)
+        self.plugin: CallbackModule | None = None
         self._settings = settings
-        self._spool = Spool(settings.spool)
         self._pid = os.getpid()
+        ids = {**settings.job_ids, "pid": self._pid}
+        self._ids = "".join(f',"{name}":{number}' for name, number in ids.items())
         self._lock = threading.RLock()
         self._inside = False
-        self._record: dict[str, Any] | None = None
+        self._record: bytes | None = None
         self._stderr: list[str] = []
         self._message = threading.local()
         self._complained = False
+        self._cleaner = cleaner()
+        self._shared: tuple[Any, Any] | None = None
+
+    @property
+    def direct(self) -> bool:
+        """Whether events are recorded ahead of Ansible's dispatch, which need not serve the plugin then."""
+        return self._cleaner is not None
 
     def install(self) -> None:
         """Wrap Ansible's dispatch of callbacks and its display, for the rest of the process."""
@@ -393,11 +465,15 @@ class Observer:
         verbose = "_verbose_display" if "_verbose_display" in vars(Display) else "verbose"
         setattr(Display, verbose, self._watch_verbose(getattr(Display, verbose)))
         Display.system_warning = self._watch_message(Display.system_warning, "system_warning")
-        Display.debug = self._watch_message(Display.debug, "debug")
+        if C.DEFAULT_DEBUG:
+            Display.debug = self._watch_message(Display.debug, "debug")
         if hasattr(CallbackBase, "_handle_exception"):
             CallbackBase._handle_exception = hiding_exceptions(CallbackBase._handle_exception)
         if self._settings.hidden:
             BaseFileCacheModule.set = hiding_variables(BaseFileCacheModule.set, self._settings.hidden)
+        if self._cleaner is not None and self._cleaner[1]:
+            raw, name, clean = self._cleaner
+            setattr(raw, name, self._handing_on(clean))
 
     # A forked worker gets the wrapped functions too. It must pass through: its output goes to the parent's queue,
     # and the lock may have been held by another thread at the moment of the fork.
@@ -406,16 +482,50 @@ class Observer:
         def send_callback(tqm: Any, method_name: str, *args: Any, **kwargs: Any) -> Any:
             if os.getpid() != self._pid:
                 return dispatch(tqm, method_name, *args, **kwargs)
-            with self._lock, self._event():
-                return dispatch(tqm, method_name, *args, **kwargs)
+            with self._lock:
+                self._begin()
+                record = None
+                try:
+                    record = self._described(method_name, args, kwargs)
+                    return dispatch(tqm, method_name, *args, **kwargs)
+                finally:
+                    self._finish(record or self._record)
 
         return send_callback
+
+    def _described(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
+        """Give the record of a callback, if there is one and it can be told before the dispatch."""
+        method = RECORDED.get(name) if self.direct else None
+        if method is None or any(isinstance(arg, Task) and arg.implicit for arg in args):
+            return None  # callbacks are not shown implicit tasks
+        method(self.plugin, *args, **kwargs)
+        record, self._record = self._record, None
+        return record
+
+    def cleaned(self, result: Any) -> Any:
+        """Give the result as a callback may see it; the callback that is served first is handed the same."""
+        if self._cleaner is None or not isinstance(result, self._cleaner[0]):
+            return result
+        clean = self._cleaner[2](result)
+        self._shared = (result, clean)
+        return clean
+
+    def _handing_on(self, clean: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Spare the dispatch one cleaning: the record is encoded by then, and nothing else holds on to its result."""
+
+        def cleaning(result: Any) -> Any:
+            shared, self._shared = self._shared, None
+            return shared[1] if shared is not None and shared[0] is result else clean(result)
+
+        return cleaning
 
     def _watch_display(self, display: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(screen: Any, msg: str, *args: Any, **kwargs: Any) -> Any:
             if os.getpid() != self._pid or not self._lock.acquire(timeout=THREAD_PATIENCE):
                 return display(screen, msg, *args, **kwargs)
             try:
+                if self._inside and len(args) < 2 and not kwargs.get("stderr"):
+                    return display(screen, msg, *args, **kwargs)
                 return self._display(display, screen, msg, args, kwargs)
             finally:
                 self._lock.release()
@@ -440,7 +550,7 @@ class Observer:
 
     def _watch_verbose(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(screen: Any, msg: str, host: Any = None, caplevel: int = 2) -> Any:
-            if os.getpid() != self._pid:
+            if screen.verbosity <= caplevel or os.getpid() != self._pid:
                 return method(screen, msg, host=host, caplevel=caplevel)
             with self._describing({"verbose": True, "verbosity": caplevel + 1}):
                 return method(screen, msg, host=host, caplevel=caplevel)
@@ -467,42 +577,35 @@ class Observer:
             self._message.fields = {}
 
     @contextlib.contextmanager
-    def _event(self, message: str | None = None) -> Iterator[None]:
-        self._inside = True
-        self._record = None
-        self.stream.boundary()
-        if message is not None:
-            self.message(message)
+    def _event(self, message: str) -> Iterator[None]:
+        self._begin()
+        self.message(message)
         try:
             yield
         finally:
-            self._inside = False
-            self._finish()
+            self._finish(self._record)
 
-    def _finish(self) -> None:
-        record, self._record = self._record, None
-        said, self._stderr = "".join(self._stderr), []
+    def _begin(self) -> None:
+        self._inside = True
+        self._record = None
+        self.scene.enter_event()
+        self.stream.boundary()
+
+    def _finish(self, record: bytes | None) -> None:
+        self._inside = False
+        self._record = self._shared = None
+        said, self._stderr = self._stderr, []
         if record is None:  # a callback that gives no event, such as that of an implicit task
             self.stream.mark(0, 0)
             return
-        if said:
-            record["stdout"] = said
         try:
-            line = self._line(record)
-            self.stream.mark(self._spool.append(line), len(line))
+            if said:
+                text = cut("".join(said), self._settings.max_result)
+                record = record[:-1] + b',"stdout":' + encoded(text) + b"}"
+            self.stream.mark(self.spool.append(record), len(record))
         except Exception as error:
             self._complain(error)
             self.stream.mark(0, 0)
-
-    def _line(self, record: dict[str, Any]) -> bytes:
-        line = encoded(record)
-        limit = self._settings.max_result
-        if len(line) <= limit:
-            return line
-        note = f"{len(line)} bytes, cut to about {limit}"
-        data = cut(plain(record["event_data"]), limit)
-        said = {"stdout": cut(record["stdout"], limit)} if "stdout" in record else {}
-        return encoded({**record, **said, "event_data": {**data, "ee_runner_cut": note}})
 
     def _complain(self, error: Exception) -> None:
         if not self._complained:
@@ -516,25 +619,39 @@ class Observer:
         event: str,
         data: Callable[[], dict[str, Any]],
         *,
+        place: str = "{}",
         own_uuid: str | None = None,
         parent: str | None = None,
         **more: Any,
     ) -> None:
-        """Keep the record of the event that is going on, for its end. `data` is called only if it is wanted."""
-        identity = own_uuid or str(uuid.uuid4())
-        record: dict[str, Any] = {"uuid": identity, "event": event, **self._settings.job_ids}
-        record.update(pid=self._pid, created=iso(now()))
+        """Keep the record of the event that is going on, for its end.
+
+        `data` is called only if it is wanted; `place` is JSON of an object with other keys, to come before.
+        """
+        identity = own_uuid or new_uuid()
+        head = f'{{"uuid":"{identity}","event":"{event}"{self._ids},"created":"{self.scene.stamp}"'
         if parent:
-            record["parent_uuid"] = parent
-        record.update(more)
-        record["event_data"] = {}
-        if self._settings.wants_data(event):
-            try:
-                record["event_data"] = {**data(), "uuid": identity}
-            except Exception as error:
-                problem = f"{type(error).__name__}: {error}"
-                record["event_data"] = {"ee_runner_error": problem, "uuid": identity}
-        self._record = record
+            head += f',"parent_uuid":"{parent}"'
+        for name, value in more.items():
+            head += f',"{name}":{json_of(value)}'
+        if not self._settings.wants_data(event):
+            self._record = in_bytes(head + ',"event_data":{}}')
+            return
+        try:
+            self._record = self._line(head, place, {**data(), "uuid": identity})
+        except Exception as error:
+            problem = f"{type(error).__name__}: {error}"
+            self._record = self._line(head, "{}", {"ee_runner_error": problem, "uuid": identity})
+
+    def _line(self, head: str, place: str, data: dict[str, Any]) -> bytes:
+        inner = json_of(data)
+        line = in_bytes(f'{head},"event_data":{inner if place == "{}" else f"{place[:-1]},{inner[1:]}"}}}')
+        limit = self._settings.max_result
+        if len(line) <= limit:
+            return line
+        fitting = cut(plain({**json.loads(place), **data}), limit)
+        fitting["ee_runner_cut"] = f"{len(line)} bytes, cut to about {limit}"
+        return in_bytes(f'{head},"event_data":{json_of(fitting)}}}')
 
     def message(self, msg: str) -> None:
         """Record a message that belongs to no callback."""
@@ -544,11 +661,7 @@ class Observer:
         if kind:
             said[kind] = True
         more = {"verbosity": said.pop("verbosity")} if "verbosity" in said else {}
-        self.record(event, lambda: {**self.place(), **said}, parent=self.scene.parent(), **more)
-
-    def place(self) -> dict[str, Any]:
-        """The fields that say where the run is."""
-        return {**self.scene.playbook, **self.scene.play, **self.scene.task}
+        self.record(event, lambda: said, place=self.scene.place(), parent=self.scene.parent(), **more)
 
 
 SETTINGS = take_settings()
@@ -567,7 +680,72 @@ def observer() -> Observer | None:
             return None
         watching.install()
         _observers.append(watching)
+        leave_garbage(watching.spool.fileno())
     return _observers[0]
+
+
+# The garbage collector
+
+
+def leave_garbage(own: int) -> None:
+    """Keep the collector from walking what is there by now, and at the end of the process everything.
+
+    Ansible has some 300,000 objects by now, nearly all of them for good. Python's last collections walk them to find
+    cycles whose end could still do something. The language promises no such end; where it could matter to a file that
+    was never closed, see `may_hold_output`, the collections take place all the same. `own` is a descriptor that holds
+    nothing back.
+    """
+    freeze = getattr(gc, "freeze", None)  # PyPy has none
+    if freeze is None:
+        return
+    process = os.getpid()
+
+    def end() -> None:
+        if os.getpid() == process:
+            gc.unfreeze()
+            if not may_hold_output(own):
+                freeze()
+
+    freeze()
+    atexit.register(end)
+
+
+def may_hold_output(own: int) -> bool:
+    """Whether a descriptor, besides the standard ones and `own`, still leads to a file or to another process."""
+    try:
+        others = [fd for fd in map(int, os.listdir("/dev/fd")) if fd > 2 and fd != own]  # noqa: PTH208
+    except (OSError, ValueError):
+        return True
+    read_here: set[int] = set()
+    led_out: set[int] = set()
+    for descriptor in others:
+        try:
+            access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+            status = os.fstat(descriptor)
+            if access == os.O_RDONLY:
+                read_here.add(status.st_ino)
+            elif leads_somewhere(descriptor, status):
+                led_out.add(status.st_ino)
+        except OSError:  # that of the listing is closed
+            continue
+    return not led_out <= read_here  # Ansible holds both ends of some pipes
+
+
+def leads_somewhere(descriptor: int, status: os.stat_result) -> bool:
+    """Whether what is written to this descriptor stays somewhere or reaches anybody."""
+    kind = stat.S_IFMT(status.st_mode)
+    if kind == stat.S_IFREG:
+        return status.st_nlink > 0
+    if kind == stat.S_IFIFO:
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        return not any(event & select.POLLERR for _, event in poll.poll(0))
+    if kind == stat.S_IFSOCK:
+        with socket.socket(fileno=os.dup(descriptor)) as other:
+            return not other.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    if kind == stat.S_IFCHR:
+        return status.st_rdev != os.stat(os.devnull).st_rdev  # noqa: PTH116
+    return kind != 0  # of the kernel's own kind, such as an epoll
 
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
@@ -581,10 +759,11 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         watching = observer()
-        self.disabled = watching is None
         if watching is not None:
             self._observer = watching
             self._scene = watching.scene
+            watching.plugin = self
+        self.disabled = watching is None or watching.direct
 
     # Playbook, play, task
 
@@ -592,7 +771,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         scene = self._scene
         scene.enter_playbook(str(playbook._file_name))
         self._observer.record(
-            "playbook_on_start", lambda: dict(scene.playbook), own_uuid=scene.playbook["playbook_uuid"]
+            "playbook_on_start", lambda: {}, place=scene.place(), own_uuid=scene.playbook["playbook_uuid"]
         )
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
@@ -656,7 +835,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def _note(self, event: str, data: dict[str, Any], **identity: Any) -> None:
         identity.setdefault("parent", self._scene.parent())
-        self._observer.record(event, lambda: {**self._observer.place(), **data}, **identity)
+        self._observer.record(event, lambda: data, place=self._scene.place(), **identity)
 
     # Results
 
@@ -699,42 +878,39 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
 
     def v2_on_file_diff(self, result: Any) -> None:
         def data() -> dict[str, Any]:
-            return {"host": host_of(result).get_name(), "diff": result_of(result).get("diff")}
+            return {"host": host_of(result).get_name(), "diff": self._result(result).get("diff")}
 
         self._of_task("runner_on_file_diff", task_of(result), data)
 
     def _of_task(self, event: str, task: Any, data: Callable[[], dict[str, Any]]) -> None:
-        scene = self._scene
-        fields = scene.of_task(task)
-        self._observer.record(
-            event,
-            lambda: {**scene.playbook, **scene.play, **fields, **data()},
-            parent=fields["task_uuid"],
-        )
+        self._observer.record(event, data, place=self._scene.place_of(task), parent=str(task._uuid))
 
     def _ended(self, event: str, result: Any, more: Callable[[Any], dict[str, Any]], with_result: bool = True) -> None:
         host, task = host_of(result), task_of(result)
         times = self._scene.host_ends(task, host)
 
         def data() -> dict[str, Any]:
-            res = {"res": result_of(result)} if with_result else {}
+            res = {"res": self._result(result)} if with_result else {}
             return {"host": host.get_name(), "remote_addr": host.address, **res, **times, **more(result)}
 
         self._of_task(event, task, data)
 
     def _during(self, event: str, result: Any, keep: tuple[str, ...] = ()) -> None:
         def data() -> dict[str, Any]:
-            return {"host": host_of(result).get_name(), "res": result_of(result, keep)}
+            return {"host": host_of(result).get_name(), "res": self._result(result, keep)}
 
         self._of_task(event, task_of(result), data)
 
     def _async(self, event: str, result: Any) -> None:
         def data() -> dict[str, Any]:
-            res = result_of(result, keep=("changed",))
+            res = self._result(result, keep=("changed",))
             job = res.get("ansible_job_id") or res.get("async_result", {}).get("ansible_job_id")
             return {"host": host_of(result).get_name(), "res": res, "jid": job}
 
         self._of_task(event, task_of(result), data)
+
+    def _result(self, result: Any, keep: tuple[str, ...] = ()) -> dict[str, Any]:
+        return result_of(self._observer.cleaned(result), keep)
 
 
 ODD_NAMES = {
@@ -757,8 +933,11 @@ def guarded(name: str, method: Callable[..., None]) -> Callable[..., None]:
     return callback
 
 
-for _name in [name for name in vars(CallbackModule) if name.startswith("v2_")]:
-    setattr(CallbackModule, _name, guarded(_name, getattr(CallbackModule, _name)))
+RECORDED = {name: guarded(name, method) for name, method in vars(CallbackModule).items() if name.startswith("v2_")}
+"""The callbacks that give a record."""
+
+for _name, _method in RECORDED.items():
+    setattr(CallbackModule, _name, _method)
 
 
 # Task results: ansible-core 2.19 made the attributes public, 2.23 takes the private names away.

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ee_runner import locks
 from ee_runner.cleanup import Say, patterns, trees, usage
 from ee_runner.cleanup.patterns import Match
 from ee_runner.errors import ConfigurationError, EngineError
@@ -68,7 +69,7 @@ class _Broom:
         with trees.opened(match.real) as directory:
             if _moved(directory, match.real):
                 return
-            held = usage.hold(directory)
+            held = locks.take(directory)
             if not held or usage.has_running_job(directory) or self._is_used(match.real):
                 self.say(f"Excluding running project {match.shown} from cleanup")
                 return

@@ -12,6 +12,8 @@ from ee_runner import locks
 from ee_runner.artifacts import FINAL, ArtifactStore, describe
 from ee_runner.cleanup import trees
 from ee_runner.errors import ArtifactError
+from ee_runner.events import appending
+from ee_runner.events.kept import LOG
 from ee_runner.job import Outcome
 
 RC = 254
@@ -32,7 +34,7 @@ def lose(directory: Path, detail: str, *, below: Path | None = None) -> bool:
     there is none. No symbolic link is followed, nor any on the way from `below`. Raises ArtifactError.
     """
     try:
-        with _opened(directory, below) as opened, _held(opened) as free:
+        with _opened(directory, below) as opened, locks.taken(opened) as free:
             if not free:
                 return False
             _tidy(opened, directory)
@@ -72,21 +74,6 @@ def _opened(directory: Path, below: Path | None) -> Iterator[int]:
         yield opened
 
 
-@contextmanager
-def _held(directory: int) -> Iterator[bool]:
-    """Hold an open directory for the length of the block, and say whether that could be had."""
-    descriptor, owner = os.dup(directory), os.getpid()
-    try:
-        locks.hold(descriptor)
-        free = True
-    except OSError as error:
-        free = error.errno in locks.NO_LOCKS
-    try:
-        yield free
-    finally:
-        locks.release(descriptor, owner) if free else os.close(descriptor)
-
-
 def _status(directory: int) -> str | None:
     """Return the first word of the file `status`; None when there is none, or something else in its place."""
     try:
@@ -113,6 +100,17 @@ def _tidy(directory: int, path: Path) -> None:
     _remove_partials(directory, path)
     with suppress(OSError), trees.opened("job_events", within=directory) as events:
         _remove_partials(events, path / "job_events")
+    with suppress(OSError):
+        _mend_log(directory)
+
+
+def _mend_log(directory: int) -> None:
+    """Cut from the log of the events one that was not written whole."""
+    log = os.open(LOG, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        appending.mend(log)
+    finally:
+        os.close(log)
 
 
 def _remove_partials(directory: int, path: Path) -> None:

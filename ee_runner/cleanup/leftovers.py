@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ee_runner import underway
+from ee_runner import names, underway
 from ee_runner.cleanup import Say, endings, lost, patterns, trees, usage
 from ee_runner.errors import ArtifactError, ConfigurationError, EngineError, EngineUnavailable, RunnerError
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
 ENGINES = ("podman", "docker")
 """Whose containers are looked at when no engine is named."""
 
-_RUN_DIRECTORY = re.compile(r"ee_runner_\d+_")
 _AGE = 60.0
 """Seconds for which a run directory is left alone: it is made before it is held."""
 
@@ -54,7 +52,7 @@ def clean(scope: Scope, *, say: Say, complain: Say) -> bool:
     there is not.
     """
     broom = _Broom(scope, say, complain)
-    engines = list(_engines(scope))
+    engines = _engines(scope)
     broom.settle()
     for engine in engines:
         broom.remove_containers(engine)
@@ -176,21 +174,15 @@ class _Broom:
         self._complain(_plain(line))
 
 
-def _engines(scope: Scope) -> Iterator[OciEngine]:
-    """Yield the engines whose containers are looked at: the one that is named, else those that are installed."""
+def _engines(scope: Scope) -> list[OciEngine]:
+    """Return the engines whose containers are looked at: the one that is named, else those that are installed."""
     from ee_runner.engines import registry
     from ee_runner.engines.oci import OciEngine
 
-    if scope.engine is not None:
-        named = registry.get(scope.engine)
-        yield from (named,) if isinstance(named, OciEngine) else ()
-        return
-    seen: set[Path] = set()
-    for engine in map(registry.get, ENGINES):
-        with suppress(EngineUnavailable):  # not installed
-            if isinstance(engine, OciEngine) and (program := engine.executable.resolve()) not in seen:
-                seen.add(program)
-                yield engine
+    if scope.engine is None:
+        return list(usage.installed(map(registry.get, ENGINES)))
+    named = registry.get(scope.engine)
+    return [named] if isinstance(named, OciEngine) else []
 
 
 def _run_directories() -> Iterator[Path]:
@@ -199,7 +191,7 @@ def _run_directories() -> Iterator[Path]:
 
     for base in dict.fromkeys(base.resolve() for base in run_directory_bases(os.environ)):
         with suppress(OSError):
-            yield from (path for path in sorted(base.iterdir()) if _RUN_DIRECTORY.match(path.name) and _is_old(path))
+            yield from (path for path in sorted(base.iterdir()) if names.maker_of(path.name) and _is_old(path))
 
 
 def _is_old(path: Path) -> bool:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import functools
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
-from ee_runner import underway
+from ee_runner import names, underway
 from ee_runner.errors import ArtifactError, EngineError, EngineUnavailable, RunnerError
 from ee_runner.logs import log
 from ee_runner.underway import Underway
+from ee_runner.values import dataclass
 
 RETRY = 60.0
 """Seconds after which what could not be settled is tried again by a start."""
@@ -31,8 +30,6 @@ _LAST_BREATH = 10.0
 
 _OTHER_PROCESS = 300.0
 _PARTIAL_AGE = 60.0
-_OWN_NAME = re.compile(r"ee_runner_\d+_[0-9a-f]{8}_.*|\.ee_runner_[0-9a-f]{16}\.yml|\.ansible-runner-.*", re.DOTALL)
-"""Names that nobody but this library gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +202,7 @@ def _remove(path: Path) -> str:
     from ee_runner.cleanup import patterns, trees, usage
 
     real = patterns.real(str(path))
-    if not _OWN_NAME.fullmatch(path.name) and patterns.is_precious(real):
+    if not names.is_own(path.name) and patterns.is_precious(real):
         raise ArtifactError(f"{path} is not removed: it is a directory of the system or a home, or holds such.")
     try:
         usage.refuse_mounts(str(real))

@@ -1,17 +1,18 @@
 """Removes a directory tree by descriptors: through no link, onto no other file system, however deep it is.
 
-The guards of a worker load this: the standard library only, and little of it.
+The guards of a worker load this: little else is imported.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from ee_runner import locks
 
 _DEEPEST = 50
 """Levels that are held open at once; what lies deeper is first moved to the top."""
@@ -21,6 +22,9 @@ _HANDLE: int = getattr(os, "O_PATH", os.O_RDONLY)
 """How to open a directory that may not be readable; where there is no such way, only readable ones are opened."""
 
 _NO_FOLLOW = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_Entry = tuple[str, bool]
+"""A name in a directory, and whether it is that of a directory."""
 
 
 def identity(found: os.stat_result) -> str:
@@ -116,21 +120,13 @@ def _way(directory: str) -> int:
 def _discard_tree(parent: int, name: str, path: Path) -> None:
     """Empty a directory while it is locked, so that no job begins in it, and remove it."""
     with opened(name, within=parent, access=_EMPTIED) as directory:
-        _lock(directory)
+        if not locks.take(directory):
+            raise BlockingIOError(errno.EWOULDBLOCK, "a job works in it")
         failures = empty(directory, path)
         if failures:
             more = f" and {len(failures) - 1} more" if len(failures) > 1 else ""
             raise OSError(None, f"{failures[0]}{more}")
         os.rmdir(name, dir_fd=parent)
-
-
-def _lock(directory: int) -> None:
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, "a job works in it") from None
-    except OSError:  # a file system without locks
-        return
 
 
 class _Removal:
@@ -144,21 +140,22 @@ class _Removal:
 
     def run(self) -> None:
         stuck: set[str] = set()
-        while names := set(_names(self._top)) - stuck:
-            stuck |= {name for name in names if not self._gone(name, self._top, self._path / name, depth=1)}
+        while entries := [entry for entry in _entries(self._top) if entry[0] not in stuck]:
+            stuck |= {entry[0] for entry in entries if not self._gone(entry, self._top, self._path, depth=1)}
 
-    def _gone(self, name: str, parent: int, path: Path, *, depth: int) -> bool:
+    def _gone(self, entry: _Entry, parent: int, above: Path, *, depth: int) -> bool:
         """Remove an entry and say whether it is gone; a failure is noted."""
+        name, is_directory = entry
         try:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=parent)
-                return True
-            return self._directory_gone(name, parent, path, depth=depth)
+            if is_directory:
+                return self._directory_gone(name, parent, above / name, depth=depth)
+            os.unlink(name, dir_fd=parent)
         except FileNotFoundError:
             return True
         except OSError as error:
-            self.failures.append(_reason(path, error))
+            self.failures.append(_reason(above / name, error))
             return False
+        return True
 
     def _directory_gone(self, name: str, parent: int, path: Path, *, depth: int) -> bool:
         with opened(name, within=parent, access=_EMPTIED) as directory:
@@ -167,15 +164,15 @@ class _Removal:
             if depth == _DEEPEST:
                 os.rename(name, f".{os.urandom(8).hex()}", src_dir_fd=parent, dst_dir_fd=self._top)
                 return True
-            gone = [self._gone(each, directory, path / each, depth=depth + 1) for each in _names(directory)]
+            gone = [self._gone(entry, directory, path, depth=depth + 1) for entry in _entries(directory)]
         if all(gone):
             os.rmdir(name, dir_fd=parent)
         return all(gone)
 
 
-def _names(directory: int) -> list[str]:
+def _entries(directory: int) -> list[_Entry]:
     with os.scandir(directory) as entries:
-        return [entry.name for entry in entries]
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
 
 
 def _reason(path: Path, error: OSError) -> str:

@@ -2,43 +2,27 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ee_runner import locks, names
 from ee_runner.cleanup import trees
 from ee_runner.errors import ConfigurationError, EngineError, EngineUnavailable
-from ee_runner.locks import NO_LOCKS
 from ee_runner.processes import ancestors
 
 if TYPE_CHECKING:
+    from ee_runner.engines.base import ContainerEngine
     from ee_runner.engines.labels import JobContainer
     from ee_runner.engines.oci import OciEngine
 
 _PATH = re.compile(rb"/[^\0:=,]+")
-_RUN_DIRECTORY = re.compile(r"ee_runner_(\d+)_")
 _WHEREABOUTS = (b"PWD=", b"OLDPWD=")
-
-
-def hold(directory: int) -> bool:
-    """Lock an open directory for as long as it is open, and say whether that went: a job holds it otherwise.
-
-    A network file system may know no locks; there it always goes.
-    """
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in NO_LOCKS:
-            raise
-    return True
 
 
 def idents(directory: int) -> list[str]:
@@ -55,6 +39,18 @@ def has_running_job(directory: int) -> bool:
     return _has_live_pid(directory) or not all(_is_free(directory, ident) for ident in idents(directory))
 
 
+def installed(engines: Iterable[ContainerEngine]) -> Iterator[OciEngine]:
+    """Yield those of the engines that run containers and are installed, the first one of each program."""
+    from ee_runner.engines.oci import OciEngine
+
+    seen: set[Path] = set()
+    for engine in engines:
+        with suppress(EngineUnavailable):
+            if isinstance(engine, OciEngine) and (program := engine.executable.resolve()) not in seen:
+                seen.add(program)
+                yield engine
+
+
 class Usage:
     """What uses directories on this machine; it is asked for once, and when it first matters.
 
@@ -67,8 +63,7 @@ class Usage:
 
     def by_process(self, real: Path) -> bool:
         """Say whether a process, apart from this one and those that started it, works with a path in a directory."""
-        named = _RUN_DIRECTORY.match(real.name)
-        return str(real) in self._paths or (named is not None and _is_live(int(named[1])))
+        return str(real) in self._paths or _is_live(names.maker_of(real.name) or 0)
 
     def by_mount(self, real: Path) -> bool:
         """Say whether something is mounted on a directory or below it."""
@@ -99,34 +94,23 @@ class Usage:
         """The containers of all jobs, and the words of the engines that can not list them."""
         found: list[tuple[OciEngine, JobContainer]] = []
         doubts: list[str] = []
-        for name, engine in self._engines():
+        engines = tuple(self._engines())
+        for engine in installed(engines):
             try:
                 found += [(engine, container) for container in engine.list_containers()]
             except EngineError as error:
-                if name == self._executable or not isinstance(error, EngineUnavailable):
+                if engine is engines[0] or not isinstance(error, EngineUnavailable):
                     doubts.append(f"{engine.name} does not say what runs: {error}")
         return tuple(found), tuple(doubts)
 
-    def _engines(self) -> Iterator[tuple[str, OciEngine]]:
-        """Yield the engines that are installed and run containers, the expected one first.
-
-        Raises ConfigurationError when there is no such engine as the expected one.
-        """
+    def _engines(self) -> Iterator[ContainerEngine]:
+        """Yield all engines, the expected one first; raises ConfigurationError when there is none such."""
         from ee_runner.engines import registry
-        from ee_runner.engines.oci import OciEngine
 
-        seen: set[Path] = set()
-        for name in dict.fromkeys((self._executable, *registry.names())):
-            try:
-                engine = registry.get(name)
-            except ConfigurationError:  # a broken plugin is no reason to keep anything
-                if name == self._executable:
-                    raise
-                continue
-            with suppress(EngineUnavailable):
-                if isinstance(engine, OciEngine) and (program := engine.executable.resolve()) not in seen:
-                    seen.add(program)
-                    yield name, engine
+        yield registry.get(self._executable)
+        for name in registry.names():
+            with suppress(ConfigurationError):  # a broken plugin is no reason to keep anything
+                yield registry.get(name)
 
     @cached_property
     def _paths(self) -> frozenset[str]:
@@ -145,7 +129,7 @@ def _is_free(directory: int, ident: str) -> bool:
             trees.opened("artifacts", within=directory) as artifacts,
             trees.opened(ident, within=artifacts) as artifact,
         ):
-            return hold(artifact)
+            return locks.take(artifact)
     except (FileNotFoundError, NotADirectoryError):  # it goes away meanwhile
         return True
 

@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
 
-_LAST_STANDARD = 2
-
-
 class PullProgress:
     """Shows a pull as bars on a terminal, as one line elsewhere."""
 
@@ -65,13 +62,6 @@ class _Terminal(io.RawIOBase):
 
     def fileno(self) -> int:
         return 2
-
-
-def occupy_standard_streams() -> None:
-    """Point those of descriptors 0 to 2 that are closed nowhere: the next file opened would be taken for one."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
 
 
 def _say(text: str) -> None:

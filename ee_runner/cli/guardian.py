@@ -24,9 +24,10 @@ from typing import NamedTuple, NoReturn
 
 from ee_runner import orphans
 from ee_runner.cli import remains
-from ee_runner.cli.display import occupy_standard_streams
+from ee_runner.cli.streams import occupy_standard_streams
 from ee_runner.cli.ward import Ward
 from ee_runner.errors import LaunchError
+from ee_runner.processes import signal_name
 
 __all__ = ["Ward", "guarded"]
 
@@ -208,7 +209,7 @@ class _Guard:
     def _say(self, cleaned: str) -> None:
         assert self._status is not None  # noqa: S101 - it has ended
         if os.WIFSIGNALED(self._status):
-            what = f"process {self._child} was killed by {_signal_name(os.WTERMSIG(self._status))}"
+            what = f"process {self._child} was killed by {signal_name(os.WTERMSIG(self._status))}"
             _complain(f"{what}; {cleaned or 'it left nothing behind'}")
         elif cleaned and self._abandoned:
             _complain(f"the process above process {self._child} was killed; {cleaned}")
@@ -280,10 +281,3 @@ def _complain(text: str) -> None:
     with contextlib.suppress(OSError):
         if waiting.poll(_PATIENCE * 1000):
             os.write(2, f"ansible-runner: {text}\n".encode(errors="backslashreplace")[: select.PIPE_BUF])
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no names
-        return f"signal {number}"

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from ee_runner import __version__
 from ee_runner.cli import parser
 from ee_runner.cli.caller import attachment, complain, signals
-from ee_runner.cli.display import occupy_standard_streams
 from ee_runner.console import write
 from ee_runner.errors import ConfigurationError, RunnerError
 from ee_runner.logs import log, logging_to
 from ee_runner.options import CONTROL_COMMANDS, EMULATING_COMMANDS, Given
+from ee_runner.values import replace
 
 if TYPE_CHECKING:
     from ee_runner.cli import guardian
+    from ee_runner.executor.minding import Minding
 
 REMOTE = ("transmit", "worker", "worker cleanup", "process", "cleanup")
 
@@ -26,9 +27,8 @@ KEPT_BY_DEFAULT = 100
 """Jobs whose artifacts are kept below the state directory, where nobody else removes them."""
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the command with these arguments and return its exit code."""
-    occupy_standard_streams()
+def main(argv: Sequence[str], ready: Minding | None = None) -> int:
+    """Run the command with these arguments and return its exit code; `ready` is a minder started ahead for it."""
     parsed = parser.parse(argv)
     if parsed.command == "version":
         print(__version__)
@@ -36,16 +36,16 @@ def main(argv: Sequence[str]) -> int:
     if parsed.command == "worker" and "worker_info" not in parsed.explicit and "attach" not in parsed.explicit:
         from ee_runner.cli import guardian
 
-        return guardian.guarded(lambda ward: _perform(parsed, ward))
-    return _perform(parsed, None)
+        return guardian.guarded(lambda ward: _perform(parsed, ward, None))
+    return _perform(parsed, None, ready)
 
 
-def _perform(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
+def _perform(parsed: parser.Parsed, ward: guardian.Ward | None, ready: Minding | None) -> int:
     """Do what the command line asks for, and say what keeps it from being done."""
     try:
         with logging_to(debug="debug" in parsed.explicit, logfile=_logfile(parsed)):
             try:
-                return _dispatch(parsed, ward)
+                return _dispatch(parsed, ward, ready)
             except RunnerError:
                 log.debug("The job could not be run:", exc_info=True)
                 raise
@@ -57,7 +57,7 @@ def _perform(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
         return 128 + signal.SIGINT
 
 
-def _dispatch(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
+def _dispatch(parsed: parser.Parsed, ward: guardian.Ward | None, ready: Minding | None) -> int:
     if parsed.command in REMOTE:
         from ee_runner.cli import remote
 
@@ -70,10 +70,10 @@ def _dispatch(parsed: parser.Parsed, ward: guardian.Ward | None) -> int:
         from ee_runner.cli import control
 
         return control.stop(parsed) if parsed.command == "stop" else control.is_alive(parsed)
-    return _run(parsed)
+    return _run(parsed, ready)
 
 
-def _run(parsed: parser.Parsed) -> int:
+def _run(parsed: parser.Parsed, ready: Minding | None) -> int:
     from ee_runner import settings
     from ee_runner.config import RunnerConfig
     from ee_runner.runner import Runner
@@ -86,7 +86,7 @@ def _run(parsed: parser.Parsed) -> int:
     if resolved.values["explain"]:
         write(1, "".join(f"{line}\n" for line in resolved.explain()).encode())
         return 0
-    attached = attachment(resolved.values, emulates=emulates)
+    attached = replace(attachment(resolved.values, emulates=emulates), ready=ready)
     with signals(attached.cancellation):
         runner = Runner(RunnerConfig.of(resolved, attached))
         runner.run()

@@ -1,8 +1,9 @@
-"""Reads a command line without argparse: finds the subcommand, and parts the runner's options from Ansible's."""
+"""Reads a command line: finds the subcommand and its options, and parts the runner's options from Ansible's."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from ee_runner.errors import nearest
 from ee_runner.options import BY_FLAG, Option, Style
@@ -26,22 +27,89 @@ def split(argv: Sequence[str], subcommands: Collection[str]) -> tuple[list[str],
     return list(argv), None, []
 
 
-def joined(words: Iterable[str]) -> list[str]:
-    """Return the words as argparse wants them: values that may begin with a dash tied to their option, lists not."""
-    result: list[str] = []
-    pending = ""
-    for word in words:
+class Reader:
+    """Reads the words of a subcommand, before and after it: `given` are its options, as (name, value, flag).
+
+    `operands` are no options, `unknown` none of these; `asked` has those of ``-h``, ``--help`` and ``--version`` that
+    stand there. A flag has its value behind it, behind ``=``, or, a short one, in the same word, as has a cluster of
+    short ones (``-vp site.yml``). A value that begins with a dash is one only where the option is `dashed`. Raises
+    UsageError.
+    """
+
+    def __init__(self, flags: Mapping[str, Option]) -> None:
+        self.given: list[tuple[str, Any, str]] = []
+        self.operands: list[str] = []
+        self.unknown: list[str] = []
+        self.asked: set[str] = set()
+        self._flags = flags
+        self._waiting: list[str] = []
+
+    def read(self, words: Iterable[str]) -> None:
+        self._waiting = [*words][::-1]
+        while self._waiting:
+            word = self._waiting.pop()
+            if word == "--":
+                self.operands += self._waiting[::-1]
+                return
+            if _is_value(word):
+                self.operands.append(word)
+            elif word.startswith("--"):
+                self._long(word)
+            else:
+                self._short(word)
+
+    def _long(self, word: str) -> None:
         flag, equals, text = word.partition("=")
-        if pending:
-            result.append(f"{pending}={word}" if pending.startswith("--") else pending + word)
-            pending = ""
-        elif word in BY_FLAG and BY_FLAG[word].dashed:
-            pending = word
-        elif equals and flag in BY_FLAG and BY_FLAG[flag].style is Style.MANY:
-            result += [flag, text]
+        if word in _BARE:
+            self.asked.add(word)
+        elif flag not in self._flags:
+            self.unknown.append(word)
+        elif self._flags[flag].style not in _VALUELESS:
+            self._value(flag, text if equals else None)
+        elif equals:
+            raise UsageError(f"{flag} takes no value, found {text!r}")
         else:
-            result.append(word)
-    return [*result, pending] if pending else result
+            self._note(flag, "")
+
+    def _short(self, word: str) -> None:
+        for position, letter in enumerate(word[1:], start=2):
+            flag = f"-{letter}"
+            if flag in _BARE:
+                self.asked.add(flag)
+            elif flag not in self._flags:
+                self.unknown.append(flag)
+            elif self._flags[flag].style in _VALUELESS:
+                if word[position:].startswith("="):
+                    raise UsageError(f"{flag} takes no value, found {word[position + 1 :]!r}")
+                self._note(flag, "")
+            else:
+                self._value(flag, word[position:].removeprefix("=") if word[position:] else None)
+                return
+
+    def _value(self, flag: str, text: str | None) -> None:
+        option = self._flags[flag]
+        if option.style is Style.MANY:
+            values = [] if text is None else [text]
+            while self._waiting and _is_value(self._waiting[-1]):
+                values.append(self._waiting.pop())
+            self._note(flag, values)
+        elif text is not None:
+            self._note(flag, text)
+        elif self._waiting and (option.dashed or _is_value(self._waiting[-1])):
+            self._note(flag, self._waiting.pop())
+        else:
+            raise UsageError(f"{flag} needs a value")
+
+    def _note(self, flag: str, value: str | list[str]) -> None:
+        self.given.append((self._flags[flag].name, value, flag))
+
+
+def _is_value(word: str) -> bool:
+    """Say whether a word is no option: text, a dash alone, a negative number, or several words in one."""
+    if not word.startswith("-") or word == "-":
+        return True
+    known = word.partition("=")[0] in BY_FLAG or (word[:2] in BY_FLAG and word[1] != "-")
+    return not known and (" " in word or word[1:].replace(".", "", 1).isdigit())
 
 
 def extract(

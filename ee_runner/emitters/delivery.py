@@ -7,10 +7,11 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import msgspec
+
+from ee_runner.values import dataclass
 
 CLOSING = 5.0
 """Seconds at close for what is still queued, unless runner_emitter_close_timeout says otherwise."""

@@ -9,7 +9,6 @@ import re
 import socket
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from ee_runner.emitters.delivery import Message, QueuedEmitter, Undelivered, limits
 from ee_runner.errors import ConfigurationError
 from ee_runner.secrets import Secret, redact_words
+from ee_runner.values import dataclass
 
 if TYPE_CHECKING:
     import httpx

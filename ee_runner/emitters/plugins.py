@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec
 from typing import TYPE_CHECKING, Any
 
+from ee_runner import entry_points
 from ee_runner.errors import CallbackError, ConfigurationError
 from ee_runner.secrets import redact_words
 
@@ -135,10 +136,8 @@ def _copied(value: Any) -> Any:
 
 
 def _load_installed() -> dict[str, Any]:
-    from importlib import metadata
-
     found: dict[str, EntryPoint] = {}
-    for entry in metadata.entry_points(group=GROUP):
+    for entry in entry_points.of_group(GROUP):
         other = found.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise ConfigurationError(

@@ -8,35 +8,29 @@ records that they name, and numbers the events.
 from __future__ import annotations
 
 import datetime
+import functools
 import re
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 EventDict = dict[str, Any]
 
-MAX_MARK = 160
-_UUID = re.compile(r"[0-9A-Za-z-]{1,64}")  # it names a file
 MAX_TEXT = 64 * 1024 * 1024
+_NUMBER = r"\d{1,19}"
+_UUID = r"[0-9A-Za-z-]{1,64}"  # it names a file
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(NamedTuple):
     """Output for the user, marks taken out."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Boundary:
+class Boundary(NamedTuple):
     """An event starts: text from here to its mark is its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class EventMark:
+class EventMark(NamedTuple):
     """An event ends, and its record is at this place (in bytes) of the spool.
 
     A length of 0 says that there is no record: the text since the boundary belongs to no event.
@@ -52,29 +46,35 @@ Item = Text | Boundary | EventMark
 class Decoder:
     """Cuts a stream at the marks that carry the nonce.
 
-    Any other byte is text, marks with another nonce too. Only what may be the start of a mark is held back, at most
-    `max_pending` bytes, so a prompt without a newline comes out at once. Time is linear in the input.
+    Any other byte is text, marks with another nonce too. Only what may be the start of a mark is held back, so a
+    prompt without a newline comes out at once. Time is linear in the input, and a mark is short.
     """
 
-    def __init__(self, nonce: str, *, max_pending: int = MAX_MARK) -> None:
+    def __init__(self, nonce: str) -> None:
         self._start = f"\x1b_ee;{nonce};".encode()
-        self._mark = re.compile(re.escape(self._start) + rb"(?:B|E;(\d{1,19});(\d{1,19}))\x1b\\")
-        self._max_pending = max(max_pending, len(self._start) + len("E;;") + 2 * 19 + len("\x1b\\"))
+        start, end = re.escape(self._start), re.escape(b"\x1b\\")
+        number = _NUMBER.encode()
+        self._mark = re.compile(start + rb"(?:B|E;(%b);(%b))" % (number, number) + end)
+        self._rest = re.compile(rb"(?:B|E(?:;(?:%b(?:;(?:%b)?)?)?)?)?" % (number, number))
+        self._longest = len(self._start) + len("E;;") + 2 * 19 + len("\x1b\\")
         self._pending = b""
 
     def feed(self, data: bytes) -> list[Item]:
         """Take the next bytes, and give in order what is certain by now."""
-        data = self._pending + data
+        if self._pending:
+            data = self._pending + data
         items: list[Item] = []
         done = 0
         for mark in self._mark.finditer(data):
-            if mark.start() > done:
-                items.append(Text(data[done : mark.start()]))
-            items.append(Boundary() if mark[1] is None else EventMark(int(mark[1]), int(mark[2])))
-            done = mark.end()
+            start, end = mark.span()
+            if start > done:
+                items.append(Text(data[done:start]))
+            offset, length = mark.groups()
+            items.append(_BOUNDARY if offset is None else EventMark(int(offset), int(length)))
+            done = end
         held = self._hold_from(data, done)
         if held > done:
-            items.append(Text(data[done:held]))
+            items.append(Text(data[done:held] if done or held < len(data) else data))
         self._pending = data[held:]
         return items
 
@@ -85,14 +85,25 @@ class Decoder:
 
     def _hold_from(self, data: bytes, done: int) -> int:
         """Where an unfinished mark may start; the length of the data if nowhere."""
-        position = data.find(b"\x1b", max(done, len(data) - self._max_pending))
-        while position != -1:
-            tail = data[position : position + len(self._start)]
-            unfinished = b"\x1b\\" not in data[position + len(self._start) :]
-            if self._start.startswith(tail) and (len(tail) < len(self._start) or unfinished):
-                return position
-            position = data.find(b"\x1b", position + 1)
-        return len(data)
+        whole = len(data)
+        window = max(done, whole - self._longest)
+        escape = data.rfind(b"\x1b", window)
+        if escape == -1:
+            return whole
+        if self._may_become_mark(data[escape:]):
+            if escape == whole - 1:  # the first byte of a mark, or the last but one of another
+                start = data.rfind(self._start, window, escape)
+                return start if start != -1 and self._may_become_mark(data[start:escape]) else escape
+            return escape
+        return whole
+
+    def _may_become_mark(self, tail: bytes) -> bool:
+        if len(tail) <= len(self._start):
+            return self._start.startswith(tail)
+        return tail.startswith(self._start) and self._rest.fullmatch(tail, len(self._start)) is not None
+
+
+_BOUNDARY = Boundary()
 
 
 class _Collected:
@@ -123,6 +134,12 @@ class _Collected:
         return bool(self._kept)
 
 
+def _new_uuid() -> str:
+    import uuid  # msgspec has loaded it, in the first event but for a line of text
+
+    return str(uuid.uuid4())
+
+
 def _utc_now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="microseconds")
 
@@ -141,7 +158,7 @@ class EventAssembler:
         *,
         ident: str,
         read_record: Callable[[int, int], bytes],
-        new_uuid: Callable[[], str] = lambda: str(uuid.uuid4()),
+        new_uuid: Callable[[], str] = _new_uuid,
         now: Callable[[], str] = _utc_now,
         max_text: int = MAX_TEXT,
     ) -> None:
@@ -176,15 +193,16 @@ class EventAssembler:
     def _add_outside(self, data: bytes) -> list[EventDict]:
         *lines, rest = data.split(b"\n")
         events = []
+        came = self._now() if lines else ""
         for line in lines:
             self._outside.add(line + b"\n")
-            events.append(self._verbose())
+            events.append(self._verbose(came))
         self._outside.add(rest)
         return events
 
-    def _verbose(self) -> EventDict:
+    def _verbose(self, came: str) -> EventDict:
         collected, self._outside = self._outside, _Collected(self._max_text)
-        return self._event(collected, {"event": "verbose", "created": self._now()})
+        return self._event(collected, {"event": "verbose", "created": came})
 
     def _abandon(self) -> list[EventDict]:
         """End what is open without a record."""
@@ -193,7 +211,7 @@ class EventAssembler:
             data, self._inside = self._inside.data(), None
             events += self._add_outside(data)
         if self._outside:
-            events.append(self._verbose())
+            events.append(self._verbose(self._now()))
         return events
 
     def _finish(self, mark: EventMark) -> EventDict:
@@ -203,8 +221,9 @@ class EventAssembler:
 
     def _record(self, mark: EventMark) -> EventDict:
         try:
-            record = msgspec.json.decode(self._read_record(mark.offset, mark.length), type=EventDict)
-            if _UUID.fullmatch(record["uuid"]) and isinstance(record["event"], str):
+            decode, is_uuid = _reading()
+            record = decode(self._read_record(mark.offset, mark.length))
+            if is_uuid(record["uuid"]) and isinstance(record["event"], str):
                 return record
             problem = "its uuid or event is none"
         except Exception as error:
@@ -215,15 +234,23 @@ class EventAssembler:
     def _event(self, collected: _Collected, record: EventDict) -> EventDict:
         self._counter += 1
         start, self._line = self._line, self._line + collected.newlines
-        # Messages that went to a stream without marks are in the record.
-        texts = (str(record.get("stdout", "")).rstrip("\r\n"), collected.text())
-        event: EventDict = {
+        own: EventDict = {
             "uuid": record.get("uuid") or self._new_uuid(),
             "counter": self._counter,
-            "stdout": "\n".join(text for text in texts if text),
+            "stdout": collected.text(),
             "start_line": start,
             "end_line": self._line,
             "runner_ident": self._ident,
         }
-        event.update((key, value) for key, value in record.items() if key not in event)
-        return event
+        if "stdout" in record:  # messages that went to a stream without marks
+            texts = (str(record["stdout"]).rstrip("\r\n"), own["stdout"])
+            own["stdout"] = "\n".join(text for text in texts if text)
+        return {**own, **record, **own}
+
+
+@functools.cache
+def _reading() -> tuple[Callable[[bytes], EventDict], Callable[[str], object]]:
+    """What decodes a record and checks its uuid; loaded with the first one, while Ansible is at work."""
+    import msgspec
+
+    return msgspec.json.Decoder(EventDict).decode, re.compile(_UUID).fullmatch

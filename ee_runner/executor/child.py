@@ -5,28 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import shutil
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from ee_runner import minder, processes
 from ee_runner.errors import LaunchError
+from ee_runner.executor import minding
 from ee_runner.executor.control import find_program
+from ee_runner.executor.minding import Minding
 from ee_runner.executor.terminals import prepare, set_size, wanted_size
 from ee_runner.executor.unminded import PexpectChild, PipedChild
 from ee_runner.job import Invocation, Terminal
 
-_MINDER = """
-import os, sys
-sys.path.append(sys.argv[1])
-from ee_runner import minder
-os._exit(minder.main(int(sys.argv[2])))
-"""
 _SWEEP = 20.0
 """Seconds that a minder has to end what is left; it gives up sooner."""
 
@@ -64,14 +55,17 @@ class Child(Protocol):
         """Let go of it, and of what it left."""
 
 
-def open_child(invocation: Invocation, stdin: int | None) -> Child:
-    """Start the invocation's process; raises LaunchError when that is not possible."""
+def open_child(invocation: Invocation, stdin: int | None, ready: Minding | None = None) -> Child:
+    """Start the invocation's process, below the minder that is ready if there is one.
+
+    Raises LaunchError when that is not possible.
+    """
     program = find_program(invocation.argv[0], invocation.env)
     argv = (program, *invocation.argv[1:])
-    interpreter = _interpreter()
     try:
-        if interpreter is not None:
-            return _MindedChild(interpreter, argv, invocation, stdin)
+        mine = ready if ready is not None and ready.take() else minding.start()
+        if mine is not None:
+            return _MindedChild(mine, argv, invocation, stdin)
         if invocation.terminal is Terminal.PIPES:
             return PipedChild(argv, invocation, stdin)
         return PexpectChild(argv, invocation, stdin)
@@ -85,40 +79,38 @@ def open_child(invocation: Invocation, stdin: int | None) -> Child:
 class _MindedChild:
     """Below a minder, which outlives both ends and sees to what is left (Linux)."""
 
-    def __init__(self, interpreter: str, argv: tuple[str, ...], invocation: Invocation, stdin: int | None) -> None:
+    def __init__(self, ready: Minding, argv: tuple[str, ...], invocation: Invocation, stdin: int | None) -> None:
         self.err: int | None = None
         self._streams: list[int] = []
         self._waits = True
         self._unending: list[int] = []
-        self._minder: subprocess.Popen[bytes] | None = None
-        self._control, theirs = socket.socketpair()
+        self._minder = ready
+        self._control = ready.control
         self._heard = self._control.makefile("rb")
         try:
             with contextlib.ExitStack() as inner:
-                inner.callback(theirs.close)
-                self._minder = subprocess.Popen(
-                    (interpreter, "-I", "-S", "-c", _MINDER, _root(), str(theirs.fileno())),
-                    **self._connected(invocation, stdin, inner),
-                    pass_fds=(theirs.fileno(),),
-                    cwd="/",
-                    start_new_session=True,
-                )
-            self.pid = self._begun(argv, invocation)
+                self.pid = self._begun(argv, invocation, self._connected(invocation, stdin, inner))
             self._job = processes.Identity.of(self.pid)
         except BaseException:
             self.close()
             raise
 
-    def _connected(self, invocation: Invocation, stdin: int | None, inner: contextlib.ExitStack) -> dict[str, Any]:
-        """Make the job's streams: ours stay in this object, the job's are closed with `inner`."""
+    def _connected(self, invocation: Invocation, stdin: int | None, inner: contextlib.ExitStack) -> list[int]:
+        """Make the job's streams: ours stay in this object, the job's three are returned, and closed with `inner`."""
         if invocation.terminal is Terminal.PIPES:
             self.out, out = self._pair(os.pipe(), inner)
             errors, err = self._pair(os.pipe(), inner)
             self.err = errors
-            return {"stdin": subprocess.DEVNULL if stdin is None else stdin, "stdout": out, "stderr": err}
+            return [self._nothing(inner) if stdin is None else stdin, out, err]
         self.out, terminal = self._pair(os.openpty(), inner)
         prepare(terminal, size=wanted_size(invocation, stdin), echo=invocation.terminal is Terminal.INTERACTIVE)
-        return {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+        return [terminal, terminal, terminal]
+
+    @staticmethod
+    def _nothing(inner: contextlib.ExitStack) -> int:
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        inner.callback(os.close, descriptor)
+        return descriptor
 
     def _pair(self, pair: tuple[int, int], inner: contextlib.ExitStack) -> tuple[int, int]:
         ours, theirs = pair
@@ -126,8 +118,8 @@ class _MindedChild:
         inner.callback(os.close, theirs)
         return pair
 
-    def _begun(self, argv: tuple[str, ...], invocation: Invocation) -> int:
-        """Have the minder start the job, and return the job's pid; raises OSError as exec(2) does."""
+    def _begun(self, argv: tuple[str, ...], invocation: Invocation, streams: list[int]) -> int:
+        """Have the minder start the job on these streams; return the job's pid. Raises OSError as exec(2) does."""
         told = minder.packed(
             _encoded(argv),
             env={os.fsencode(name): os.fsencode(value) for name, value in invocation.env.items()},
@@ -137,7 +129,8 @@ class _MindedChild:
             rescue=_encoded(invocation.rescue),
         )
         with contextlib.suppress(BrokenPipeError):  # what it does not say, it says by its silence
-            self._control.sendall(told)
+            socket.send_fds(self._control, [told[:1]], streams)
+            self._control.sendall(told[1:])
         self._await_first_word()
         word, numbers = self._next()
         if word == minder.STARTED:
@@ -150,8 +143,8 @@ class _MindedChild:
         """Wait, and wake a minder that says nothing: the job may have stopped it before it could."""
         waiting = select.poll()
         waiting.register(self._control, select.POLLIN)
-        while not waiting.poll(_SILENCE * 1000) and self._minder is not None:
-            self._minder.send_signal(signal.SIGCONT)
+        while not waiting.poll(_SILENCE * 1000):
+            self._minder.wake()
 
     def type(self, data: bytes) -> int:
         return os.write(self.out, data)
@@ -192,22 +185,10 @@ class _MindedChild:
         if self._waits:  # something went wrong before anybody knew how it ends
             self._say(minder.KILL)
         self._say(minder.GOODBYE)
-        with contextlib.suppress(OSError):  # it has gone
-            self._control.shutdown(socket.SHUT_WR)
         for descriptor in self._streams:
             os.close(descriptor)
-        if self._minder is not None:
-            self._see_off(self._minder)
+        self._minder.close()
         self._heard.close()
-        self._control.close()
-
-    @staticmethod
-    def _see_off(process: subprocess.Popen[bytes]) -> None:
-        try:
-            process.wait(_SWEEP)
-        except subprocess.TimeoutExpired:  # somebody has stopped it
-            process.kill()
-            process.wait()
 
     def _end_unminded(self) -> None:
         """End the job of a minder that has been killed, as far as it can be found."""
@@ -218,8 +199,7 @@ class _MindedChild:
         """Tell the minder, and wake it: the job may have stopped it, to be left alone."""
         with contextlib.suppress(OSError):  # it has been killed, which `wait` tells
             self._control.sendall(word)
-        if self._minder is not None:
-            self._minder.send_signal(signal.SIGCONT)
+        self._minder.wake()
 
     def _next(self) -> tuple[bytes, list[int]]:
         """Return the next thing that the minder says; no word when there is nothing more to come."""
@@ -229,20 +209,6 @@ class _MindedChild:
             return b"", []
         word, *numbers = line.split() or [b""]
         return word, [int(number) for number in numbers]
-
-
-def _interpreter() -> str | None:
-    """Return the Python for minders; None where there can be none: elsewhere than on Linux, and without /proc."""
-    if sys.platform != "linux" or not Path("/proc/self/fd").exists():
-        return None
-    if sys.executable and Path(sys.executable).name.startswith("python"):
-        return sys.executable
-    return shutil.which("python3")  # this one is built into another program
-
-
-def _root() -> str:
-    """Return the directory in which the package lies."""
-    return str(Path(minder.__file__).parents[1])
 
 
 def _encoded(words: Sequence[str]) -> list[bytes]:

@@ -7,11 +7,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner.errors import EngineError, LaunchError
 from ee_runner.processes import kill_tree
+from ee_runner.values import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import selectors
-import signal
 import sys
 import termios
 import threading
@@ -17,13 +16,20 @@ from typing import Protocol
 from ee_runner.errors import LaunchError
 from ee_runner.executor.cancellation import Cancellation
 from ee_runner.executor.child import open_child
+from ee_runner.executor.minding import Minding
 from ee_runner.executor.stopping import Stopping
 from ee_runner.executor.terminals import RawTerminal, size_of
 from ee_runner.job import Invocation, Limits, Outcome, Reason, Status, Terminal
+from ee_runner.processes import signal_name
 from ee_runner.prompts import Prompter, Unanswered
 from ee_runner.secrets import Secret
 
-_CHUNK = 65536
+_PIECE = 65536
+"""Bytes that are handed on at once, at most: a pipe holds as many."""
+
+_MORE = 2048
+"""Bytes of one read that suggest more: a terminal gives half a page to a page at a time when output floods it."""
+
 _SELECTABLE = 1024
 _DAY = 86400.0
 """Seconds; the kernel does not take a month."""
@@ -71,6 +77,7 @@ class Executor:
         stop: Callable[[], None] | None = None,
         started: Callable[[], None] | None = None,
         whole_lines: bool = False,
+        ready: Minding | None = None,
     ) -> Outcome:
         """Run one process to its end and return how it ended.
 
@@ -80,6 +87,7 @@ class Executor:
         After ``limits.grace`` comes SIGKILL. When this returns after a stop, nothing is left of what the process
         started, daemons too, or the outcome's detail says what is. `started` is called when the process runs.
         `whole_lines` says that the process leaves no line unfinished but to ask something, see `Prompter`.
+        `ready` is a minder that was started ahead; whoever started it closes it.
 
         Raises LaunchError when the program can not be started, and whatever the sink raises, after the process ended.
         """
@@ -93,7 +101,7 @@ class Executor:
                     attended=invocation.terminal is Terminal.INTERACTIVE and stdin is not None,
                 )
             session = _Session(sink, cancel, limits, prompter, stop=stop)
-            session.open(stack, invocation, stdin)
+            session.open(stack, invocation, stdin, ready)
             if started is not None:
                 started()
             return session.run()
@@ -128,7 +136,9 @@ class _Session:
         self._discarding = False
         self._unanswered: Unanswered | None = None
 
-    def open(self, stack: contextlib.ExitStack, invocation: Invocation, stdin: int | None) -> None:
+    def open(
+        self, stack: contextlib.ExitStack, invocation: Invocation, stdin: int | None, ready: Minding | None
+    ) -> None:
         """Start the child; all that this takes is given back when `stack` closes, the child first."""
         stack.callback(self._selector.close)
         try:
@@ -138,7 +148,7 @@ class _Session:
         stack.callback(os.close, self._wake_write)
         stack.callback(os.close, read)
         os.set_blocking(self._wake_write, False)
-        self._child = open_child(invocation, stdin)
+        self._child = open_child(invocation, stdin, ready)
         stack.callback(self._child.close)
         self._stopping = Stopping(self._child, self._cancel, self._limits, stop=self._stop)
         self._waiter = threading.Thread(target=self._wait_for_child, daemon=True)
@@ -210,12 +220,9 @@ class _Session:
             self._forward_output(key.fd, key.data)
 
     def _forward_output(self, descriptor: int, deliver: Callable[[bytes], None]) -> None:
-        try:
-            data = os.read(descriptor, _CHUNK)
-        except BlockingIOError:
+        data = _read(descriptor)
+        if data is None:
             return
-        except OSError:  # EIO: the last holder of the pty's other end has gone
-            data = b""
         if not data:
             self._selector.unregister(descriptor)
             return
@@ -314,7 +321,7 @@ class _Session:
         if self._code is None:
             return Outcome("error", 254, "lost", "the process that minded the job was killed, and the job after it")
         if self._code < 0:
-            return Outcome("failed", 128 - self._code, "killed", f"killed by {_signal_name(-self._code)}")
+            return Outcome("failed", 128 - self._code, "killed", f"killed by {signal_name(-self._code)}")
         detail = _KEPT_OPEN if self._output_open else ""
         return Outcome("successful" if self._code == 0 else "failed", self._code, "exited", detail)
 
@@ -323,6 +330,24 @@ class _Session:
         prompt = [self._unanswered.detail] if self._unanswered and reason == "prompt_unanswered" else []
         said = (*_limit_reached(reason, self._limits), *prompt, *left)
         return Outcome(_STATUSES.get(reason, "error"), 254, reason, "; ".join(said))
+
+
+def _read(descriptor: int) -> bytes | None:
+    """Return what has come, at most one piece: nothing at the end of the output, None when there is nothing now."""
+    pieces: list[bytes] = []
+    room = _PIECE
+    while room:
+        try:
+            data = os.read(descriptor, room)
+        except BlockingIOError:
+            return b"".join(pieces) or None
+        except OSError:  # EIO: the last holder of the pty's other end has gone
+            data = b""
+        pieces.append(data)
+        room -= len(data)
+        if len(data) < _MORE:
+            break
+    return b"".join(pieces)
 
 
 def _limit_reached(reason: Reason, limits: Limits) -> list[str]:
@@ -334,10 +359,3 @@ def _limit_reached(reason: Reason, limits: Limits) -> list[str]:
     }
     seconds, idle = reached.get(reason), reason == "idle_timeout"
     return [f"stopped after {seconds:g} seconds{' without output' * idle} ({reason})"] if seconds else []
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # real-time signals have no names
-        return f"signal {number}"

@@ -176,6 +176,17 @@ OPTIONS: tuple[Option, ...] = (
         commands=RUNNING_COMMANDS | CONTROL_COMMANDS | {"process"},
     ),
     Option(
+        "job_events",
+        kinds.choice("files", "log", "both"),
+        "how events are kept: a file each, one log of them all, or both",
+        Group.RUNNER,
+        ("--job-events",),
+        metavar="FORM",
+        in_settings=True,
+        default="files",
+        commands=RUNNING_COMMANDS | {"process"},
+    ),
+    Option(
         "omit_event_data",
         kinds.FLAG,
         "leave the event data out of events; status and output are kept",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from ee_runner.kinds import Kind
+from ee_runner.values import dataclass
 
 CALLBACKS = ("event_handler", "status_handler", "cancel_callback", "finished_callback", "artifacts_handler")
 """The callables of the caller's that a job takes (seed, sections 5.18 to 5.21); no options, for they have no text."""

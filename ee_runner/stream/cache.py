@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -18,6 +17,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from ee_runner import locks
 from ee_runner.artifacts import describe
 from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError
 from ee_runner.workspace.places import private_directory
@@ -190,7 +190,7 @@ def _name(path: Path) -> str:
     """Read a cache's name; the first who comes gives it one, and the others wait so long."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor)
+        locks.take(descriptor, wait=True)
         name = os.read(descriptor, 64).decode("ascii", "replace")
         with contextlib.suppress(ValueError):
             return str(uuid.UUID(name))
@@ -206,19 +206,10 @@ def _name(path: Path) -> str:
 def locked(directory: Path) -> Iterator[None]:
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
-        _lock(descriptor)
+        locks.take(descriptor, wait=True)
         yield
     finally:
         os.close(descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    """Wait for a lock and take it; where the file system knows none, whole files are still replaced in one step."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP):
-            raise
 
 
 def files(directory: Path) -> Iterator[tuple[str, os.stat_result]]:

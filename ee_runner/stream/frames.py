@@ -17,10 +17,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from ee_runner.errors import BadFrame, StreamError
 from ee_runner.stream.lines import (
@@ -34,19 +31,24 @@ from ee_runner.stream.lines import (
     kind_of,
     loads,
 )
-from ee_runner.stream.records import Kind, Noise, Record
+from ee_runner.stream.records import Kind, Noise, Record, compact
 
 MAGIC = b"\xeeRF\x01"
-PIECE = 1024 * 1024
+LARGEST = 1024 * 1024
+"""Bytes of content that a frame may hold."""
+
+PIECE = 128 * 1024
+"""Bytes of content that are put into a frame: memory for much more comes from the system, page by page, each time."""
+
 _FIELDS = struct.Struct(">4sBBHQII")
 _CHECK = struct.Struct(">I")
 HEADER_SIZE = _FIELDS.size + _CHECK.size
 _PACKED = 1
-_LEVEL = 3
+_LEVEL = 1
 _WORTH_PACKING = 128
 _KINDS = frozenset(int(kind) for kind in Kind)
 _INSIDE = frozenset({int(Kind.CONTENT), int(Kind.ARCHIVE_END)})
-_LIMITS: Mapping[int, int] = {Kind.ARCHIVE: 4096, Kind.CONTENT: 2 * PIECE, Kind.ARCHIVE_END: 0, Kind.KEEPALIVE: 0}
+_LIMITS: Mapping[int, int] = {Kind.ARCHIVE: 4096, Kind.CONTENT: 2 * LARGEST, Kind.ARCHIVE_END: 0, Kind.KEEPALIVE: 0}
 
 
 class FrameEncoder:
@@ -77,7 +79,7 @@ class FrameEncoder:
     def archive(self, size: int | None) -> bytes:
         self._check_open(False)
         self._open, self._size, self._sent = True, size, 0
-        return self._frame(Kind.ARCHIVE, msgspec.json.encode({"size": size}))
+        return self._frame(Kind.ARCHIVE, compact({"size": size}))
 
     def content(self, data: bytes | memoryview) -> bytes:
         self._check_open(True)
@@ -135,8 +137,7 @@ def _frame(kind: Kind, payload: bytes | bytearray | memoryview, *, number: int, 
     return b"".join((fields, _CHECK.pack(zlib.crc32(fields)), payload))
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(NamedTuple):
     """The fields of a frame's header, of which nothing but its checksum has been looked at."""
 
     kind: int

@@ -15,9 +15,10 @@ from typing import Any
 
 from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
-from ee_runner.stream.output import Canceled, descriptor_of, milliseconds, words_of
+from ee_runner.stream.output import Canceled, milliseconds, words_of
+from ee_runner.stream.ways import descriptor_of
 
-_CHUNK = 256 * 1024
+_CHUNK = 128 * 1024
 
 
 class Silence(StreamError):

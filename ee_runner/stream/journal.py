@@ -7,7 +7,6 @@ worker's socket beside it is only the bell that says when there is more, and goe
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import socket
@@ -15,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from ee_runner import locks
 from ee_runner.artifacts import describe
 from ee_runner.errors import ArtifactError, ConfigurationError, nearest
 from ee_runner.names import ident_problem
@@ -25,8 +25,6 @@ _CHUNK = 1 << 18
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _APPENDING = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_WITHOUT_LOCKS = (errno.EBADF, errno.ENOLCK, errno.EOPNOTSUPP)
-"""What a network file system answers that can not lock a directory."""
 _SHOWN = 10
 _WAITING = 1024
 
@@ -281,23 +279,12 @@ def _held(directory: Path, stack: contextlib.ExitStack) -> int:
     if os.fstat(home).st_uid != os.geteuid():
         raise ConfigurationError(f"The journal's directory {directory} belongs to another user; choose another ident.")
     os.fchmod(home, 0o700)
-    if not _lock(home):
+    if not locks.take(home):
         raise ConfigurationError(
             f"A job with the ident {directory.name!r} is running, and keeps its journal in {directory}; "
             "attach to it, choose another ident, or let it end."
         )
     return home
-
-
-def _lock(home: int) -> bool:
-    try:
-        fcntl.flock(home, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-    return True
 
 
 def _release(home: int) -> None:

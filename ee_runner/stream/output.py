@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import queue
 import select
-import socket
-import stat
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NoReturn
 
-from ee_runner.errors import ConfigurationError, StreamError
+from ee_runner.errors import StreamError
 from ee_runner.executor import Cancellation
+from ee_runner.stream.ways import LARGE, AtOnce, Way, descriptor_of, patiently, writing, writing_at_once
 
-_PIECE = 16 * 1024
+_ROOM = 16 * 1024
 _GONE = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _LEAVING = 1.0
 """Seconds that the thread has to end; one that is stuck with a reader is left behind."""
@@ -57,8 +55,8 @@ class Output:
         self.silence: float | None = None
         self._patience = patience
         self._target = target
-        self._write, self._flush = _writing(target)
-        self._write_at_once: Callable[[memoryview], int] | None = None
+        self._way = writing(target)
+        self._at_once: AtOnce | None = None
         self._sending = False
         self._descriptor = descriptor_of(target)
         self._keepalive = keepalive or None
@@ -76,11 +74,14 @@ class Output:
         self._wake = -1
         self._thread: threading.Thread | None = None
         self._stack = contextlib.ExitStack()
+        self._of_thread = contextlib.ExitStack()
         self._silent = False
         self._left: StreamError | None = None
 
     def __enter__(self) -> Output:
-        self._write_at_once = _writing_at_once(self._target, self._stack)
+        self._at_once = writing_at_once(self._target, self._of_thread)
+        if self._at_once is not None:
+            self._way = Way(patiently(self._at_once.write, self._at_once.descriptor), piece=LARGE)
         woken, self._wake = os.pipe()
         self._stack.callback(os.close, self._wake)
         self._stack.enter_context(self._cancellation.waking(self._be_woken))
@@ -132,12 +133,13 @@ class Output:
     def _written(self, data: bytes) -> BaseException | None:
         """Write what is taken at once, and have the thread write the rest, which may take for ever."""
         rest = memoryview(data)
-        if self._write_at_once is not None and not self._sending:
+        if self._at_once is not None and not self._sending:
             with contextlib.suppress(OSError):  # it is full; or it is broken, as the thread will find
                 while rest:
-                    rest = rest[self._write_at_once(rest) :]
+                    rest = rest[self._at_once.write(rest) :]
                 self._due = time.monotonic() + (self._keepalive or 0)
                 return None
+            self._at_once.hold(len(data))
         self._records.append(rest)
         os.write(self._wake, b"w")
         return self._outcome()
@@ -176,7 +178,7 @@ class Output:
             while True:
                 pause = self._due - time.monotonic() if self._keepalive and not self._silent else None
                 ready = dict(poller.poll(milliseconds(pause)))
-                if woken in ready and not os.read(woken, _PIECE):
+                if woken in ready and not os.read(woken, _ROOM):
                     return
                 if self._descriptor is not None and ready.get(self._descriptor, 0) & _GONE:
                     poller.unregister(self._descriptor)
@@ -189,14 +191,16 @@ class Output:
             os.close(woken)
             self._left = self._left or StreamError("The stream can not be written: its thread has ended.")
             self._replies.put(self._left)
+            with self._lock:  # nobody writes any more; closed earlier, its number might be another file's by then
+                self._of_thread.close()
 
     def _put(self, rest: memoryview) -> _Reply:
         """Write all of it, in pieces, so that it shows whether they are taken."""
         try:
             while rest and self._left is None:
-                rest = rest[self._write(rest[:_PIECE]) :]
+                rest = rest[self._way.write(rest[: self._way.piece]) :]
                 self._moved = time.monotonic()
-            self._flush()
+            self._way.flush()
         except BaseException as error:
             return error
         self._due = time.monotonic() + (self._keepalive or 0)
@@ -217,25 +221,6 @@ class Output:
             self._gone()
 
 
-def is_live(target: Any) -> bool:
-    """Say whether a reader may wait at the other end: it is a pipe or a socket."""
-    descriptor = descriptor_of(target)
-    if descriptor is None:
-        return not isinstance(target, io.BytesIO)
-    mode = os.fstat(descriptor).st_mode
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def descriptor_of(target: Any) -> int | None:
-    """Return the descriptor of a file object, a socket, or of what is one; None when there is none."""
-    if isinstance(target, int):
-        return target
-    try:
-        return int(target.fileno())
-    except (AttributeError, OSError, ValueError, TypeError):
-        return None
-
-
 def milliseconds(seconds: float | None) -> float | None:
     """Return what a poll takes as its time."""
     return None if seconds is None else max(seconds * 1000, 0) + 1
@@ -244,84 +229,6 @@ def milliseconds(seconds: float | None) -> float | None:
 def words_of(error: BaseException) -> str:
     """Return what an error says, to be put behind a colon."""
     return str(getattr(error, "strerror", None) or error).lower()
-
-
-def _writing(target: Any) -> tuple[Callable[[memoryview], int], Callable[[], object]]:
-    """Return what writes some bytes and says how many, and what lets them out."""
-    if isinstance(target, int):
-        return _patiently(lambda view: os.write(target, view), target), _nothing
-    if isinstance(target, socket.socket):
-        return _patiently(target.send, target.fileno()), _nothing
-    target = getattr(target, "buffer", target)
-    write = getattr(target, "write", None)
-    if not callable(write):
-        raise ConfigurationError(f"_output: a file that can be written is expected, found a {type(target).__name__}")
-    descriptor = descriptor_of(target)
-    if isinstance(target, io.RawIOBase) and descriptor is not None:
-        return _patiently(write, descriptor), _nothing
-    if isinstance(target, io.BufferedWriter) and descriptor is not None and is_live(target):
-        return _patiently(_past(target, descriptor), descriptor), _nothing
-    return _whole(write), getattr(target, "flush", _nothing)
-
-
-def _writing_at_once(target: Any, stack: contextlib.ExitStack) -> Callable[[memoryview], int] | None:
-    """Return what writes as much as there is room for, until the stack closes; None where that can not be done.
-
-    A pipe is opened once more, so that it does not block here, and still does for those who share it.
-    """
-    descriptor = descriptor_of(target)
-    if descriptor is None or type(target) not in (int, socket.socket, io.FileIO):  # others do more than the bytes show
-        return None
-    try:
-        mode = os.fstat(descriptor).st_mode
-        if stat.S_ISFIFO(mode):
-            pipe = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            stack.callback(os.close, pipe)
-            return lambda view: os.write(pipe, view)
-        if stat.S_ISSOCK(mode):
-            own = stack.enter_context(socket.socket(fileno=os.dup(descriptor)))
-            return lambda view: own.send(view, socket.MSG_DONTWAIT)
-    except OSError:  # no /proc, another user's pipe, or nobody reads any more: the plain way tells
-        return None
-    return None
-
-
-def _patiently(write: Callable[[memoryview], int | None], descriptor: int) -> Callable[[memoryview], int]:
-    """Wait for a descriptor that does not block, as other programs that have it open may have made it."""
-
-    def write_some(view: memoryview) -> int:
-        with contextlib.suppress(BlockingIOError):
-            taken = write(view)
-            if taken is not None:
-                return taken
-        poller = select.poll()
-        poller.register(descriptor, select.POLLOUT)
-        poller.poll()
-        return 0
-
-    return write_some
-
-
-def _past(target: io.BufferedWriter, descriptor: int) -> Callable[[memoryview], int]:
-    """Write behind a file's buffer: its lock, held for a reader that is stuck, would keep the program from ending."""
-
-    def write(view: memoryview) -> int:
-        target.flush()
-        return os.write(descriptor, view)
-
-    return write
-
-
-def _whole(write: Callable[[bytes], object]) -> Callable[[memoryview], int]:
-    def write_all(view: memoryview) -> int:
-        write(bytes(view))
-        return len(view)
-
-    return write_all
-
-
-def _nothing() -> None:
-    """Let nothing out: nothing is held back."""
 
 
 def _given_up(seconds: float, *, canceled: bool) -> StreamError:

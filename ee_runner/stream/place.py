@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from ee_runner import locks
 from ee_runner.artifacts import describe
 from ee_runner.cleanup import patterns, trees, usage
 from ee_runner.errors import ArtifactError, ConfigurationError
-from ee_runner.logs import log
 from ee_runner.sources import state_directory, working_directory
 from ee_runner.stream.keeper import Keeper
 from ee_runner.workspace import places
@@ -25,7 +24,7 @@ def staying(directory: Path) -> Iterator[Path]:
     Raises ConfigurationError while a worker that will remove it works there, ArtifactError when it can not be made.
     """
     places.private_directory(directory)
-    with _held(directory.resolve(), fcntl.LOCK_SH):
+    with _held(directory.resolve(), shared=True):
         yield directory
 
 
@@ -43,7 +42,7 @@ def passing(given: Path | None, *, cache: Path | None, keeper: Keeper, note: Cal
     else:
         _refuse_precious(directory, real, cache)
     places.private_directory(real)
-    with _held(real, fcntl.LOCK_EX) as opened:
+    with _held(real, shared=False) as opened:
         keeper.owns(real)
         owner = os.getpid()
         if failures := _failures(trees.empty, opened, real):
@@ -89,19 +88,15 @@ def _has_mount(real: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _held(real: Path, how: int) -> Iterator[int]:
+def _held(real: Path, *, shared: bool) -> Iterator[int]:
     """Open and lock a directory: cleanups pass it over, and another worker that would empty it is refused."""
     with contextlib.ExitStack() as stack:
         try:
             opened = stack.enter_context(trees.opened(real))
         except OSError as error:
             raise ArtifactError(f"{real} can not be used: {describe(error, option='--private-data-dir')}") from error
-        try:
-            fcntl.flock(opened, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigurationError(f"Another worker works in {real}; give each a directory of its own.") from None
-        except OSError as error:  # a file system without locks
-            log.debug("%s can not be locked: %s", real, error)
+        if not locks.take(opened, shared=shared):
+            raise ConfigurationError(f"Another worker works in {real}; give each a directory of its own.")
         yield opened
 
 

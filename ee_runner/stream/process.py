@@ -17,7 +17,7 @@ from ee_runner.attachment import Attachment
 from ee_runner.conclusion import conclude
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import ArtifactError, BadFrame, ConfigurationError, StreamError
-from ee_runner.events.log import read_events
+from ee_runner.events.kept import FILES, LOG, Form, form_of, read_events
 from ee_runner.events.model import Stats
 from ee_runner.handlers import Handlers, check_callbacks
 from ee_runner.job import Outcome, Reason, Status
@@ -47,7 +47,7 @@ _LARGEST = 2**53
 _HIGHEST_RC = 255
 _USUAL_RC = {"successful": 0, "canceled": 254, "timeout": 254}
 _USUAL_REASON: Mapping[str, Reason] = {"successful": "exited", "failed": "exited", "canceled": "canceled"}
-_OF_A_JOB = ("job_events", "status", "rc", "reason", "stdout")
+_OF_A_JOB = (FILES, LOG, "status", "rc", "reason", "stdout")
 _OF_STARTING = {"command": list, "cwd": str, "env": dict}
 
 
@@ -128,7 +128,7 @@ class Processor(Results):
         try:
             with contextlib.ExitStack() as stack:
                 places.artifact_directory(self._directory, stack, fresh=not self._values["resume"])
-                store = stack.enter_context(ArtifactStore(self._directory, keeps_output=False))
+                store = stack.enter_context(ArtifactStore(self._directory, keeps_output=False, events=self._form()))
                 self._process(store)
         except BaseException as error:
             if self.rc is None:
@@ -138,6 +138,11 @@ class Processor(Results):
             self._attachment.cancellation.forget()
             self.log.end()
         return self.status, self.rc
+
+    def _form(self) -> Form:
+        """Return how events are kept; those of a stream that is taken up again are kept as they were before."""
+        asked: Form = self._values["job_events"]
+        return form_of(self._directory, asked) if self._values["resume"] else asked
 
     def _process(self, store: ArtifactStore) -> None:
         handlers = Handlers(**self._callbacks)
@@ -251,7 +256,7 @@ class Processor(Results):
     def _is_wanted(self, name: str) -> bool:
         """Say whether an entry is an artifact of this job: no event, no other job's directory, no file of ours."""
         first = name.partition("/")[0]
-        return first not in ("job_events", ".stream", ".events") and not self._is_other_job(first)
+        return first not in (FILES, LOG, ".stream", ".events") and not self._is_other_job(first)
 
     def _is_other_job(self, name: str) -> bool:
         """Say whether this is the artifact directory of another job, when this one shares a directory with others."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
+from ee_runner.values import dataclass
 
 OWN = "ee_runner"
 """The key under which our own ends speak to each other, in lines that ansible-runner passes over."""
@@ -32,8 +32,7 @@ class Kind(IntEnum):
     END = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One record; `body` is the JSON object, the bytes of CONTENT, and empty for ARCHIVE_END and KEEPALIVE.
 
     `sequence` counts the records from 1; None from an end that does not count. The CONTENT and the ARCHIVE_END of
@@ -45,8 +44,7 @@ class Record:
     sequence: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Noise:
+class Noise(NamedTuple):
     """Bytes that are no record; `data` is their beginning, `size` how many there were."""
 
     data: bytes
@@ -75,9 +73,26 @@ class Hello:
     durable: bool = False
 
 
+HELLO: Mapping[str, tuple[type, ...]] = {
+    "version": (int,),
+    "frames": (bool,),
+    "stream": (str,),
+    "keepalive": (int, float, type(None)),
+    "offers": (bool,),
+    "cache": (str,),
+    "durable": (bool,),
+}
+"""The types of what a hello says."""
+
+
 def hello_line(hello: Hello) -> bytes:
     """Return the line that says hello, with its newline."""
-    return msgspec.json.encode({**KEEPALIVE, OWN: msgspec.to_builtins(hello)}) + b"\n"
+    return compact({**KEEPALIVE, OWN: {name: getattr(hello, name) for name in HELLO}}) + b"\n"
+
+
+def compact(body: Mapping[str, Any]) -> bytes:
+    """Return small JSON in one line, without spaces; raises TypeError and ValueError for what JSON can not say."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 class Encoder(Protocol):

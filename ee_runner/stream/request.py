@@ -6,11 +6,9 @@ import os
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ee_runner.config import ALIASES
 from ee_runner.errors import BadFrame, ConfigurationError
 from ee_runner.job import PlaybookTarget, RegistryAuth, RoleTarget
 from ee_runner.names import ident_problem
@@ -19,11 +17,13 @@ from ee_runner.secrets import Secret
 from ee_runner.settings import Content, content
 from ee_runner.sources import Rank, Resolved, check_names
 from ee_runner.stream.records import OWN
+from ee_runner.values import dataclass, field
 from ee_runner.workspace import inputs, role_play
 
 _STAYS = frozenset(
     {"private_data_dir", "artifact_dir", "debug", "logfile", "ignore_logging", "explain", "quiet", "host_cwd"}
     | {"keepalive_seconds", "only_transmit_kwargs", "suppress_ansible_output", "executable_cmd", "cmdline_args"}
+    | {"job_events"}
     | {option.name for option in BY_NAME.values() if option.group in (Group.WORKER, Group.STREAM, Group.CLEANUP)}
 )
 """Options of an end itself: none is sent, and off the wire none is taken."""
@@ -87,6 +87,8 @@ def accepted(body: Mapping[str, Any], directory: Path) -> dict[str, Any]:
     Every name is of the known set, whatever the sender; paths below the private data directory are the worker's.
     Raises BadFrame for what is no request, and ConfigurationError for an option that does not exist.
     """
+    from ee_runner.config import ALIASES  # with all that runs a job, which a sender does not need
+
     kwargs = _mapping(body.get("kwargs"))
     own = body.get(OWN)
     kwargs = {**kwargs, **(_mapping(own.get("kwargs", {})) if isinstance(own, Mapping) else {})}

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -25,6 +24,7 @@ from ee_runner.stream.input import pieces_until
 from ee_runner.stream.lines import LineEncoder
 from ee_runner.stream.output import Canceled, Output
 from ee_runner.stream.records import Encoder, Hello, Kind
+from ee_runner.values import replace
 
 if TYPE_CHECKING:
     from ee_runner.stream.ledger import Ledger
@@ -72,6 +72,7 @@ class Transmitter:
         self._warn = warn
         self._stream = new_ident()
         self._artifacts = self._artifacts_within()
+        self._facts = (*self._artifacts, self.request.ident, *Path(self._values["fact_cache"]).parts)
         self.status = "unstarted"
         self.rc: int | None = None
 
@@ -144,8 +145,7 @@ class Transmitter:
         """Say whether a part of the directory is not sent: artifacts, but for the facts of this very job."""
         if name in _OF_THIS_HOST:
             return True
-        parts, artifacts = Path(name).parts, self._artifacts
-        facts = (*artifacts, self.request.ident, *Path(self._values["fact_cache"]).parts)
+        parts, artifacts, facts = tuple(name.split("/")), self._artifacts, self._facts
         return parts[: len(artifacts)] == artifacts and parts[: len(facts)] != facts[: len(parts)]
 
     def _artifacts_within(self) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from ee_runner.artifacts import FINAL
 from ee_runner.attachment import Attachment
 from ee_runner.config import RunnerConfig
 from ee_runner.errors import BadFrame, RunnerError
+from ee_runner.events.kept import LOG
 from ee_runner.job import Outcome, Status
 from ee_runner.logs import log
 from ee_runner.names import new_ident, run_prefix
@@ -27,8 +27,10 @@ from ee_runner.stream.incoming import Incoming
 from ee_runner.stream.input import Input
 from ee_runner.stream.keeper import Keeper, Nobody
 from ee_runner.stream.outgoing import Outgoing
-from ee_runner.stream.output import Canceled, Output, is_live
+from ee_runner.stream.output import Canceled, Output
 from ee_runner.stream.records import Hello, Kind
+from ee_runner.stream.ways import is_live
+from ee_runner.values import dataclass, field
 from ee_runner.workspace import places
 
 if TYPE_CHECKING:
@@ -81,12 +83,12 @@ def terms(resolved: Resolved, defaults: Mapping[str, Any] | None = None) -> Term
     )
 
 
-@dataclass(slots=True)
 class _Received:
     """What came over the stream so far."""
 
-    options: dict[str, Any] | None = None
-    hello: Hello | None = None
+    def __init__(self) -> None:
+        self.options: dict[str, Any] | None = None
+        self.hello: Hello | None = None
 
 
 class Worker:
@@ -267,7 +269,7 @@ def _cache(directory: Path | None) -> BlobStore | None:
 
 def _send(made: str, outgoing: Outgoing) -> None:
     """Send the artifacts: all but the events, which went one by one."""
-    left_out = (".events", ".stream")
+    left_out = (".events", ".stream", LOG)
 
     def stays(name: str) -> bool:
         return name.startswith("job_events/") or name in left_out

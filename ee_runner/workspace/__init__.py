@@ -12,7 +12,6 @@ import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from ee_runner.errors import ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec, PlaybookTarget, RoleTarget
 from ee_runner.kinds import is_transferable
 from ee_runner.secrets import Secret
+from ee_runner.values import dataclass, field
 from ee_runner.workspace import inputs, places
 
 if TYPE_CHECKING:
@@ -78,11 +78,13 @@ class Workspace:
         environ: Mapping[str, str] | None = None,
         *,
         own_root: bool = False,
+        isolated: bool = True,
         cancel: Cancellation | None = None,
     ) -> Iterator[Workspace]:
         """Read the inputs and make the places; remove all but the artifacts at the end, whatever happens.
 
-        `own_root` says that the job has a root filesystem of its own, without the host's environment and ansible.cfg.
+        `own_root` says that the job has a root filesystem of its own, without the host's environment and ansible.cfg,
+        `isolated` that it does not see all of the host.
         Named pipes are read exactly once, here; one that nobody writes to is an absent input when `cancel` asks for the
         stop. Raises ConfigurationError for an input that can not be used, before
         anything is written, and ArtifactError for a place that can not be made.
@@ -111,7 +113,7 @@ class Workspace:
                 events_dir=artifacts.events,
                 spool=artifacts.spool,
                 fact_cache_dir=artifacts.fact_cache,
-                callback_dir=places.callback(run_dir, _OBSERVER),
+                callback_dir=places.callback(run_dir, _OBSERVER) if isolated else _OBSERVER.parent,
                 envvars=envvars,
                 passwords=passwords,
                 cmdline=cmdline,

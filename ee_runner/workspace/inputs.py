@@ -13,12 +13,12 @@ import stat
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ee_runner.errors import ConfigurationError
 from ee_runner.secrets import MASK
+from ee_runner.values import dataclass, field
 
 if TYPE_CHECKING:
     from yaml.nodes import Node
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from ee_runner.executor import Cancellation
 
 _NULL = "tag:yaml.org,2002:null"
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SURROGATE = r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 _PLAIN_TAGS = frozenset(
     f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "timestamp", "null", "value", "merge")
 )
 
 _KNOWN_TAGS = ("!vault", "!vault-encrypted", "!unsafe")
-_QUOTATION = re.compile(r"""(['"])(?!<)(?:\\.|(?!\1)[^\\]){2,}\1""")
+_QUOTATION = r"""(['"])(?!<)(?:\\.|(?!\1)[^\\]){2,}\1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +275,7 @@ def _json_lines(text: str, path: Path) -> dict[str, int]:
     YAML includes JSON but for tabs as indentation, which JSON allows nowhere else, and surrogate pairs.
     """
     with suppress(ConfigurationError), _yaml_errors(path) as loader:
-        node = loader(_SURROGATE.sub("______", text.replace("\t", " "))).get_single_node()
+        node = loader(re.sub(_SURROGATE, "______", text.replace("\t", " "))).get_single_node()
         return {key: line for key, line, _ in _pairs(node, path)}
     return {}
 
@@ -302,10 +302,10 @@ class _yaml_errors:  # noqa: N801 - reads as a phrase in a with statement
         if isinstance(error, yaml.MarkedYAMLError):
             mark = error.problem_mark or error.context_mark
             where = f"{self._path}:{mark.line + 1}" if mark else str(self._path)
-            what = _QUOTATION.sub(MASK, ", ".join(part for part in (error.problem, error.context) if part))
+            what = re.sub(_QUOTATION, MASK, ", ".join(part for part in (error.problem, error.context) if part))
             if error.context and error.context_mark:
                 what += f" in line {error.context_mark.line + 1}"
             raise ConfigurationError(f"{where}: valid YAML or JSON is expected: {what}") from None
         if isinstance(error, yaml.YAMLError):
-            what = _QUOTATION.sub(MASK, " ".join(str(error).split()))
+            what = re.sub(_QUOTATION, MASK, " ".join(str(error).split()))
             raise ConfigurationError(f"{self._path}: valid YAML or JSON is expected: {what}") from None

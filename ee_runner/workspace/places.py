@@ -9,12 +9,12 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ee_runner import locks, names
 from ee_runner.errors import ArtifactError, ConfigurationError
 from ee_runner.job import CommandTarget, JobSpec
+from ee_runner.values import dataclass
 from ee_runner.workspace.inputs import mode_of
 
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a new private directory is made in it
@@ -22,7 +22,7 @@ _PLAYBOOK = ".ee_runner_"
 _PATIENCE = 0.3
 """Seconds in which a directory is tried again that is held: an earlier job is rotated away in less."""
 
-_OF_ONE_JOB = ("job_events", "command", "rc", "reason", "status", "stdout", "stderr")
+_OF_ONE_JOB = ("job_events", "job_events.jsonl", "command", "rc", "reason", "status", "stdout", "stderr")
 
 
 @dataclass(frozen=True, slots=True)

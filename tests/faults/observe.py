@@ -6,7 +6,6 @@ environment of its processes, in the name of its container and in its directorie
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -119,19 +118,6 @@ def _bytes(path: Path) -> bytes | None:
 def _text(path: Path) -> str | None:
     data = _bytes(path)
     return None if data is None else data.decode()
-
-
-def locked(directory: Path) -> bool:
-    """Say whether somebody holds a lock on a file or directory; one that is not there is not locked."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-    return False
 
 
 def until(condition: Callable[[], object], *, bound: float, what: Callable[[], object]) -> float:

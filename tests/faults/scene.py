@@ -27,7 +27,7 @@ from tests.faults import observe
 from tests.faults.observe import Artifacts, Left
 from tests.support import stubborn, supervisor
 from tests.support.chain import OF_ANSIBLE
-from tests.support.processes import signal_if_alive, wait_until
+from tests.support.processes import locked, signal_if_alive, wait_until
 
 BOUND = 60.0
 """Seconds for what usually takes one: the machine may be busy."""
@@ -231,7 +231,7 @@ class Scene:
             containers=observe.containers(self.place, self.ident),
             files=tuple(map(str, self._files())),
             records=tuple(str(path) for path in self._list(self.records)),
-            locks=tuple(str(path) for path in [self.artifacts] if observe.locked(path)),
+            locks=tuple(str(path) for path in [self.artifacts] if locked(path)),
         )
 
     def until_nothing_is_left(self, bound: float, *, apart: Collection[int] = ()) -> float:

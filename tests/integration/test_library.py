@@ -222,6 +222,7 @@ def test_every_keyword_reaches_ansible_and_nothing_that_is_passed_stays_on_disk(
         "logfile": tmp_path / "never.log",
         "ignore_logging": True,
         "keepalive_seconds": 0,
+        "job_events": "files",
         "resource_profiling": False,
         "resource_profiling_base_cgroup": "x",
         "resource_profiling_cpu_poll_interval": 1,

@@ -20,13 +20,10 @@ import pytest
 
 from tests.support import venvs
 from tests.support.processes import REPO
+from tests.support.remote import Comparable
 
 PROGRAMS = REPO / "tests/support/parity"
 REQUIREMENTS = ("ansible-runner==2.4.3", "ansible-core<2.20")
-UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-MOMENT = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(\+00:00)?")
-# Of these the kind is compared.
-VOLATILE = ("pid", "duration", "delta")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,31 +73,9 @@ class Side:
         )
         assert done.returncode == 0, done.stderr
         shown, _, answer = done.stdout.rstrip("\n").rpartition("\n")
-        return Comparable(self.place).of(
+        return Comparable(place=self.place).of(
             {**json.loads(answer), "shown": [as_data(line) for line in shown.splitlines() if line]}
         )
-
-
-class Comparable:
-    """Replaces paths, UUIDs, times and process ids; a UUID by a number, so that what belongs together still does."""
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.uuids: dict[str, str] = {}
-
-    def of(self, value: Any, key: str = "") -> Any:
-        if key in VOLATILE:
-            return type(value).__name__
-        if isinstance(value, dict):
-            return {self.text(name): self.of(item, name) for name, item in value.items()}
-        if isinstance(value, list):
-            return [self.of(item) for item in value]
-        return self.text(value) if isinstance(value, str) else value
-
-    def text(self, text: str) -> str:
-        text = text.replace(str(self.place), "<place>")
-        text = UUID.sub(lambda found: self.uuids.setdefault(found[0], f"<uuid {len(self.uuids) + 1}>"), text)
-        return MOMENT.sub("<moment>", text)
 
 
 def as_data(line: str) -> Any:

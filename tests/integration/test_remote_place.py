@@ -11,9 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import traceback
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,12 @@ import pytest
 from ee_runner.cli import remains
 from ee_runner.stream.worker import Terms, Worker
 from tests.support import streams
-from tests.support.processes import descendants, parent, require_root, wait_until
+from tests.support.processes import NOBODY, as_a_user, descendants, parent, require_root, wait_until
 from tests.support.remote import tree
 
 RUNNER = Path(sys.executable).parent / "ansible-runner"
 HOST = "localhost ansible_connection=local ansible_python_interpreter={{ansible_playbook_python}}\n"
 PLAY = "- hosts: all\n  gather_facts: false\n  tasks:\n    - "
-NOBODY = 65534
 NOTHING = streams.older({"kwargs": {"playbook": "none.yml"}}, {"eof": True})
 """A request that a worker takes, and that comes to no job."""
 
@@ -175,23 +173,6 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         for path in (name, f"{name}/tmp"):
             os.chown(path, *([NOBODY] * 2 if os.geteuid() == 0 else [-1, -1]))
         yield Path(name)
-
-
-def as_a_user(work: Callable[[], None]) -> None:
-    """Do the work in a process that has no privileges, and say what went wrong there."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 class Told:

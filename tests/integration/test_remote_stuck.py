@@ -62,7 +62,7 @@ class Chain:
             "limited/inventory/hosts": HOST,
             "limited/env/settings": "job_timeout: 8\n",
             "large/project/site.yml": LOUD % 1,
-            "large/project/file": os.urandom(300_000).hex(),
+            "large/project/file": os.urandom(1_500_000).hex(),
         }.items():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_text(text)

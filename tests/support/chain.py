@@ -6,7 +6,6 @@ processes, inside containers too.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
 import re
@@ -23,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .processes import alive, all_pids, parent, signal_if_alive, wait_until
+from .processes import alive, all_pids, locked, parent, signal_if_alive, wait_until
 
 END = ("transmit", "worker", "process")
 SHARED_MEMORY = Path("/dev/shm")
@@ -173,7 +172,7 @@ class Chain:
         return found or [
             *(f"container {name}" for name in self.setting.containers(self.mark)),
             *(f"lock of process {pid}" for pid in _holders_of_locks() & self.seen),
-            *([f"lock on {self.artifacts}"] if not _is_free(self.artifacts) else []),
+            *([f"lock on {self.artifacts}"] if locked(self.artifacts) else []),
         ]
 
     def until_nothing_is_left(self, bound: float) -> list[str]:
@@ -353,16 +352,3 @@ def _children(pid: int) -> list[int]:
 def _holders_of_locks() -> set[int]:
     lines = Path("/proc/locks").read_text().splitlines()
     return {int(words[4]) for line in lines if (words := line.replace("-> ", "").split())}
-
-
-def _is_free(directory: Path) -> bool:
-    """Say whether nobody holds a lock on a directory, if it is there."""
-    with suppress(FileNotFoundError):
-        descriptor = os.open(directory, os.O_RDONLY)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        finally:
-            os.close(descriptor)
-    return True

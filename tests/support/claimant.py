@@ -37,10 +37,13 @@ def main() -> None:
 def _company(kind: str) -> list[int]:
     """Start a process that lives on when this one is killed, and return its pid."""
     if kind == "fork":
+        told, telling = os.pipe()
         child = os.fork()
         if not child:
+            os.write(telling, b"x")
             time.sleep(_LONG)
             os._exit(0)
+        os.read(told, 1)  # it runs, and has let go of what is not its own
         return [child]
     if kind == "command":
         return [subprocess.Popen(["sleep", str(_LONG)], close_fds=False).pid]

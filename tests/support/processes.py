@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[2]
 RUN = Path("/run/ee-runner-tests")
+NOBODY = 65534
 SESSION_VARIABLE = "EE_RUNNER_TESTS_SESSION"
 
 
@@ -188,3 +190,32 @@ def nobody_holds(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def locked(path: Path) -> bool:
+    """Tell whether somebody holds a lock on a file or directory; one that is not there is not locked."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not nobody_holds(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def as_a_user(work: Callable[[], None]) -> None:
+    """Do the work in a process without privileges; fail, with its traceback on standard error, when it fails there."""
+    child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            work()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -12,6 +12,7 @@ import pytest
 
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.errors import ArtifactError
+from ee_runner.events.kept import PARTIAL
 from ee_runner.job import Outcome
 
 
@@ -102,7 +103,7 @@ def test_what_a_job_puts_in_the_way_is_never_written_through(directory: Path, tm
     loot.mkdir()
     (loot / "file").write_text("precious")
     with ArtifactStore(directory) as store:
-        for name in ("rc.partial", "status.partial", "job_events/1-u-partial.json"):
+        for name in ("rc.partial", "status.partial", f"job_events/{PARTIAL}"):
             (directory / name).symlink_to(loot / "file")
         store.write_event({"counter": 1, "uuid": "u"})
         (directory / "job_events").rename(directory / "moved")

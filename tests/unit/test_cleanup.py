@@ -9,8 +9,7 @@ import sys
 import tempfile
 import textwrap
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ from ee_runner import cleanup
 from ee_runner.cleanup import trees, usage
 from ee_runner.engines import docker, podman  # noqa: F401 - a process of another user may not read them later
 from ee_runner.errors import ArtifactError, ConfigurationError
-
-NOBODY = 65534
+from tests.support.processes import NOBODY, as_a_user
 
 
 @pytest.fixture(autouse=True)
@@ -376,23 +374,6 @@ def place_of_a_user() -> Iterator[Path]:
         if os.geteuid() == 0:
             os.chown(name, NOBODY, NOBODY)
         yield Path(name)
-
-
-def as_a_user(work: Callable[[], None]) -> None:
-    """Do the work in a process that has no privileges, and say what went wrong there."""
-    child = os.fork()
-    if child == 0:
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            work()
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def removed(path: Path) -> list[str]:

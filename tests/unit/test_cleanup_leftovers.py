@@ -18,9 +18,7 @@ from ee_runner import underway
 from ee_runner.cleanup import leftovers
 from ee_runner.cleanup.leftovers import Scope
 from ee_runner.workspace import places
-from tests.support.processes import REPO
-
-NOBODY = 65534
+from tests.support.processes import NOBODY, REPO
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,7 @@ from ee_runner.artifacts import FINAL
 from ee_runner.cleanup import endings, lost
 from ee_runner.cleanup.lost import Settled
 from ee_runner.underway import Underway
-from tests.support.processes import REPO
-
-NOBODY = 65534
+from tests.support.processes import NOBODY, REPO
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,9 @@ import pytest
 
 from ee_runner.artifacts import ArtifactStore
 from ee_runner.errors import ArtifactError
-from ee_runner.events import log
-from ee_runner.events.log import EventLog, read_events
+from ee_runner.events import kept, log
+from ee_runner.events.kept import read_events
+from ee_runner.events.log import EventLog
 from tests.support.processes import wait_until
 
 PATIENCE = 60.0
@@ -260,15 +261,15 @@ def test_nothing_is_lost_or_doubled_whenever_a_follower_joins(tmp_path: Path, po
 
 def test_an_event_that_a_listing_missed_is_given_in_its_turn(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A directory that changes while it is listed may show the later file of two, and not the earlier."""
-    list_names = log._names
+    list_names = kept.Files.names
 
-    def list_while_the_job_writes(place: Path) -> list[str]:
+    def list_while_the_job_writes(files: kept.Files) -> list[str]:
         missed = [writer.write(), writer.write()][0]
-        return [name for name in list_names(place) if name != missed]
+        return [name for name in list_names(files) if name != missed]
 
     writer.log.begin()
     writer.write()
-    monkeypatch.setattr(log, "_names", list_while_the_job_writes)
+    monkeypatch.setattr(kept.Files, "names", list_while_the_job_writes)
     events = iter(writer.log)
     assert [next(events)["counter"] for _ in range(3)] == [1, 2, 3]
     writer.log.end()

@@ -15,7 +15,7 @@ import pytest
 
 from ee_runner.errors import EngineError, LaunchError
 from ee_runner.executor import Cancellation, Executor, capture, companion
-from ee_runner.executor import child as child_module
+from ee_runner.executor import minding
 from ee_runner.job import Invocation, Limits, Outcome, Terminal
 from ee_runner.secrets import Secret
 
@@ -76,7 +76,7 @@ def assert_ends(pid: int) -> None:
 def pty_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Both ways to a pty: below a minder, and by pexpect where there can be none."""
     if request.param == "pexpect":
-        monkeypatch.setattr(child_module, "_interpreter", lambda: None)
+        monkeypatch.setattr(minding, "_interpreter", lambda: None)
     return str(request.param)
 
 

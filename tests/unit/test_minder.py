@@ -14,7 +14,7 @@ import pytest
 
 from ee_runner import processes
 from ee_runner.errors import LaunchError
-from ee_runner.executor import Cancellation, Executor, session
+from ee_runner.executor import Cancellation, Executor, minding, session
 from ee_runner.job import Invocation, Limits, Outcome, Terminal
 from tests.support.processes import REPO, alive, wait_until
 
@@ -344,3 +344,81 @@ def test_a_word_with_a_nul_is_refused_at_once() -> None:
             limits=Limits(),
             passwords={},
         )
+
+
+class TestAMinderThatWasStartedAhead:
+    @staticmethod
+    def outcome(ready: minding.Minding | None) -> tuple[Outcome, bytes]:
+        said = Said()
+        outcome = Executor().run(
+            Invocation(("true",), os.environ, Path("/"), Terminal.PTY),
+            said,
+            cancel=Cancellation(),
+            limits=Limits(),
+            passwords={},
+            ready=ready,
+        )
+        return outcome, said.out
+
+    def test_it_starts_the_job(self) -> None:
+        with minding.ahead() as ready:
+            assert ready is not None
+            pid = ready.pid
+            outcome, _ = self.outcome(ready)
+            assert (outcome.status, outcome.rc) == ("successful", 0)
+            assert not alive(pid), "another one did"
+
+    def test_it_serves_one_job_and_the_next_gets_its_own(self) -> None:
+        with minding.ahead() as ready:
+            assert [self.outcome(ready)[0].rc for _ in range(2)] == [0, 0]
+
+    def test_one_that_was_killed_meanwhile_is_replaced(self) -> None:
+        with minding.ahead() as ready:
+            assert ready is not None
+            os.kill(ready.pid, signal.SIGKILL)
+            wait_until(lambda: not ready.runs, bound=BOUND, what="end of the minder")
+            assert self.outcome(ready)[0].rc == 0
+
+    def test_one_that_was_stopped_meanwhile_goes_on(self) -> None:
+        with minding.ahead() as ready:
+            assert ready is not None
+            os.kill(ready.pid, signal.SIGSTOP)
+            assert self.outcome(ready)[0].rc == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+    def test_what_a_service_manager_sends_to_all_does_not_end_it(self, number: signal.Signals) -> None:
+        with minding.ahead() as ready:
+            assert ready is not None
+            wait_until(lambda: _ignores(ready.pid, number), bound=BOUND, what="minder that hears nothing")
+            os.kill(ready.pid, number)
+            assert self.outcome(ready)[0].rc == 0
+            assert not ready.runs
+
+    def test_without_a_job_it_ends_with_its_block(self) -> None:
+        with minding.ahead() as ready:
+            assert ready is not None
+            assert alive(ready.pid)
+        assert not alive(ready.pid)
+
+    def test_it_ends_with_a_supervisor_that_dies_though_a_fork_of_it_holds_the_socket(self) -> None:
+        program = (
+            "import os, signal, sys, time; sys.path.insert(0, sys.argv[1])\n"
+            "from ee_runner.executor import minding\n"
+            "ready = minding.start()\n"
+            "fork = os.fork() or time.sleep(300)\n"
+            "print(ready.pid, fork, flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        with subprocess.Popen([sys.executable, "-c", program, str(REPO)], stdout=subprocess.PIPE, text=True) as dying:
+            assert dying.stdout is not None
+            minder, fork = map(int, dying.stdout.readline().split())
+        try:
+            wait_until(lambda: not alive(minder), bound=BOUND, what="end of the minder")
+        finally:
+            os.kill(fork, signal.SIGKILL)
+
+
+def _ignores(pid: int, number: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = next(line for line in status.splitlines() if line.startswith("SigIgn"))
+    return bool(int(ignored.split()[1], 16) & 1 << (number - 1))

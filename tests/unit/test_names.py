@@ -1,12 +1,14 @@
-"""Container names: documented form, safe characters, no collisions."""
+"""Names: of containers in the documented form, safe and without collisions; own files are known by theirs."""
 
 from __future__ import annotations
 
 import itertools
+import os
 import re
 
 import pytest
 
+from ee_runner import names
 from ee_runner.names import container_name, ident_problem, new_ident
 
 
@@ -41,3 +43,23 @@ def test_an_ident_that_names_no_directory_is_refused(ident: str) -> None:
 def test_new_idents_are_fine() -> None:
     assert ident_problem(new_ident()) is None
     assert new_ident() != new_ident()
+
+
+def test_the_directories_of_a_process_are_known_by_their_names() -> None:
+    name = f"{names.run_prefix()}x"
+    assert names.maker_of(name) == os.getpid()
+    assert names.is_own(name)
+    assert names.is_run_prefix(names.run_prefix())
+    assert not names.is_run_prefix(name)
+
+
+@pytest.mark.parametrize("name", ["ee_runner_", "ee_runner_x_", "x_ee_runner_1_", "ee_runner_1", ".ee_runner_1_x"])
+def test_a_name_of_another_kind_has_no_maker(name: str) -> None:
+    assert names.maker_of(name) is None
+    assert not names.is_own(name)
+    assert not names.is_run_prefix(name)
+
+
+@pytest.mark.parametrize("name", [".ansible-runner-x", f".ee_runner_{'0a' * 8}.yml", "ee_runner_1_0123abcd_\n"])
+def test_what_this_library_makes_has_a_name_of_its_own(name: str) -> None:
+    assert names.is_own(name)

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from ee_runner.cli.parser import SUBCOMMANDS, Parsed, build_parser, parse
+from ee_runner.cli.help import build_parser
+from ee_runner.cli.parser import Parsed, parse
+from ee_runner.cli.subcommands import SUBCOMMANDS
 from ee_runner.options import OPTIONS
 
 
@@ -78,10 +80,24 @@ def test_several_paths_follow_one_flag() -> None:
         (["--cmdline", "--tags a,b -u 'x y'"], "cmdline", ("--tags", "a,b", "-u", "x y")),
         (["-a", "-la /tmp"], "module_args", "-la /tmp"),
         (["-amsg=hi"], "module_args", "msg=hi"),
+        (["-a=msg=hi there"], "module_args", "msg=hi there"),
+        (["-qamsg=hi there"], "module_args", "msg=hi there"),
+        (["--cmdline=-u 'x y'"], "cmdline", ("-u", "x y")),
+        (["--limit", "-web -db"], "limit", "-web -db"),
+        (["--limit", "-"], "limit", "-"),
     ],
 )
 def test_values_may_begin_with_a_dash(arguments: list[str], name: str, value: Any) -> None:
     assert parse(["run", "demo", *arguments]).value(name) == value
+
+
+def test_what_follows_two_dashes_is_no_option() -> None:
+    assert read("run -q -- -demo").value("private_data_dir") == Path("-demo")
+
+
+def test_a_list_ends_at_the_next_option() -> None:
+    found = read("run demo --process-isolation-ro-paths=/a /b -q --process-isolation-ro-paths")
+    assert found.value("process_isolation_ro_paths") == ["/a", "/b"]
 
 
 def test_the_last_of_two_values_counts() -> None:
@@ -114,8 +130,14 @@ def test_version_is_asked_for(line: str) -> None:
         ("-p a run demo --role b", "-p and --role exclude each other"),
         ("run demo --forks many", "--forks: a whole number"),
         ("run demo --pull often", "--pull: one of always, missing, never, newer is expected, found the text 'often'"),
-        ("run demo --ident", "--ident: expected one argument"),
+        ("run demo --ident", "--ident needs a value"),
+        ("run demo --ident -q", "--ident needs a value"),
+        ("run demo -vp", "-p needs a value"),
+        ("run demo -q=yes", "-q takes no value, found 'yes'"),
+        ("run demo --json=yes", "--json takes no value, found 'yes'"),
+        ("worker demo", "'demo' is one too many"),
         ("run demo -x", "run has no option -x"),
+        ("run demo -vx", "run has no option -x"),
         ("-x run demo", "there is no option -x"),
         ("playbook --ident", "--ident needs a value"),
         ("playbook x.yml --json=yes", "--json takes no value"),
@@ -221,9 +243,10 @@ def test_a_job_in_the_background_has_a_directory(command: str, capsys: pytest.Ca
 
 
 def test_parsing_imports_nothing_heavy() -> None:
+    heavy = ("argparse", "dataclasses", "logging", "yaml", "msgspec", "rich", "asyncio", "importlib.metadata")
     code = (
         "import sys; from ee_runner.cli.parser import parse; parse(['run', 'demo', '-p', 'x'])\n"
-        "print([m for m in ('yaml', 'msgspec', 'rich', 'asyncio', 'importlib.metadata') if m in sys.modules])"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 

@@ -205,7 +205,7 @@ class TestLeavingAlone:
     def test_without_passwords_and_patience_nothing_is_kept(self) -> None:
         watched = Watched({}, patience=0)
         assert watched.say(b"SSH password: ").prompter.due is None
-        assert watched.prompter._tail == b""
+        assert watched.prompter._recent == b""
 
 
 class TestUnanswered:
@@ -386,9 +386,20 @@ class TestAskedAgain:
 
 
 class TestCost:
-    def test_the_window_stays_bounded(self) -> None:
-        watched = Watched().say(b"x" * 10 * WINDOW).say(b"y")
-        assert len(watched.prompter._tail) == WINDOW
+    @pytest.mark.parametrize("size", [1, 100, WINDOW, 10 * WINDOW])
+    def test_what_is_kept_stays_bounded_however_it_comes(self, size: int) -> None:
+        watched, most = Watched(), 0
+        for _ in range(50 * WINDOW // size):
+            watched.say(b"x" * size)
+            most = max(most, len(watched.prompter._recent))
+        assert most <= 4 * WINDOW
+
+    @pytest.mark.parametrize("size", [1, 100, WINDOW, 10 * WINDOW])
+    def test_the_last_4096_bytes_alone_are_matched_with_however_they_came(self, size: int) -> None:
+        watched = Watched({"\ny{4090}word: ": "more", "y{4090}word: ": "all"})
+        said = b"\n" * 100_000 + b"y" * 4090 + b"word: "
+        watched.say(*(said[start : start + size] for start in range(0, len(said), size)))
+        assert watched.rest(0.6) == b"all\n"
 
     def test_a_hundred_megabytes_without_a_newline_pass_quickly(self) -> None:
         watched, chunk = Watched(whole_lines=True), b"x" * 65536

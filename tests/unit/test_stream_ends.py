@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import socket
@@ -17,9 +18,10 @@ import pytest
 from ee_runner.errors import ConfigurationError, StreamError
 from ee_runner.executor import Cancellation
 from ee_runner.stream.input import Input, Silence, pieces_until
-from ee_runner.stream.output import Canceled, Output, is_live
+from ee_runner.stream.output import Canceled, Output
+from ee_runner.stream.ways import is_live
 
-DATA = bytes(range(256)) * 3000
+DATA = bytes(range(256)) * 6000
 
 
 @pytest.fixture
@@ -369,6 +371,20 @@ def test_a_keepalive_that_nobody_takes_keeps_nobody(pipe: tuple[int, int]) -> No
     with Output(pipe[1], keepalive=0.05, idle=lambda: b"k" * 8192):
         time.sleep(0.3)
     os.close(pipe[0])
+
+
+def test_a_pipe_becomes_larger_for_a_record_that_does_not_fit_and_for_no_other(pipe: tuple[int, int]) -> None:
+    before = fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ)
+    with Output(pipe[1]) as output:
+        for _ in range(before // 4096):
+            output.write(bytes(4096))
+        reader = threading.Timer(0.2, os.read, (pipe[0], before))
+        reader.start()
+        output.write(bytes(4096))
+        reader.join()
+        assert fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) == before
+        output.write(bytes(2 * before))
+        assert fcntl.fcntl(pipe[1], fcntl.F_GETPIPE_SZ) > before
 
 
 def test_the_pipe_blocks_as_before_for_those_who_share_it(pipe: tuple[int, int]) -> None:

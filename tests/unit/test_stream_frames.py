@@ -227,7 +227,7 @@ class TestRefusals:
         bomb = packed(bytes(MAX_LINE + 1), write_content_size=declared)
         assert "67108864" in problem(frame(6, bomb, flags=1))
         begin = frame(2, b'{"size":null}')
-        bomb = packed(bytes(2 * frames.PIECE + 1), write_content_size=declared)
+        bomb = packed(bytes(2 * frames.LARGEST + 1), write_content_size=declared)
         assert "record 2 (content)" in problem(begin + frame(3, bomb, flags=1, number=2))
 
     def test_a_declared_size_that_lies_is_refused_before_memory_is_taken(self) -> None:

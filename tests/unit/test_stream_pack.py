@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ee_runner.errors import StreamError, UnsafeArchive
-from ee_runner.stream.archive import pack, walk, zipformat
+from ee_runner.stream.archive import found, pack, walk, zipformat
 from ee_runner.stream.archive.zipformat import Entry
 from tests.support import venvs
 from tests.support.processes import REPO
@@ -229,7 +229,9 @@ def constants(**values: int) -> Iterator[None]:
     """The sizes at which the form of an archive changes, made small."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
-            patch.setattr(next(module for module in (zipformat, walk, pack) if name in vars(module)), name, value)
+            patch.setattr(
+                next(module for module in (zipformat, found, walk, pack) if name in vars(module)), name, value
+            )
         yield
 
 
@@ -500,7 +502,7 @@ def test_a_file_of_more_than_four_gigabytes_is_read_by_others(source: Path, tmp_
         file.write(b"first")
         file.seek(size - 4)
         file.write(b"last")
-    target, zeros = tmp_path / "archive.zip", bytes(walk.BLOCK)
+    target, zeros = tmp_path / "archive.zip", bytes(found.BLOCK)
     with target.open("wb") as file:
         for chunk in pack.stream(source).chunks:
             if chunk == zeros:
@@ -681,36 +683,44 @@ def test_what_disappears_before_its_turn_is_left_out_and_named(source: Path) -> 
     assert told == [("b", "it was removed meanwhile")]
 
 
-def test_a_pipe_put_in_the_place_of_a_file_does_not_hang(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("pipe", "/file changed while it was sent"),
+        ("directory", "/file changed while it was sent"),
+        ("link", "/file can not be sent: a link was put in its place"),
+    ],
+)
+def test_what_is_put_in_the_place_of_a_file_is_neither_waited_for_nor_followed(
+    what: str, said: str, source: Path
+) -> None:
     write(source / "file")
-    looked = os.stat
 
-    def swapped(path: Any, **more: Any) -> os.stat_result:
-        found = looked(path, **more)
-        if path == b"file":
-            (source / "file").unlink()
-            os.mkfifo(source / "file")
-        return found
+    def swap(name: str) -> bool:
+        (source / name).unlink()
+        if what == "pipe":
+            os.mkfifo(source / name)
+        elif what == "directory":
+            (source / name).mkdir()
+        else:
+            (source / name).symlink_to("/etc/passwd")
+        return False
 
-    monkeypatch.setattr(os, "stat", swapped)
-    with pytest.raises(StreamError, match="/file changed while it was sent"):
-        packed("stream", source)
+    with pytest.raises(StreamError, match=said):
+        packed("stream", source, exclude=swap)
 
 
-def test_a_link_put_in_the_place_of_a_file_is_not_followed(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write(source / "file")
-    looked = os.stat
+def test_a_pipe_put_in_the_place_of_a_directory_does_not_hang(source: Path) -> None:
+    write(source / "place/file")
 
-    def swapped(path: Any, **more: Any) -> os.stat_result:
-        found = looked(path, **more)
-        if path == b"file":
-            (source / "file").unlink()
-            (source / "file").symlink_to("/etc/passwd")
-        return found
+    def swap(name: str) -> bool:
+        if name == "place":
+            (source / "place/file").unlink()
+            (source / "place").rmdir()
+            os.mkfifo(source / "place")
+        return False
 
-    monkeypatch.setattr(os, "stat", swapped)
-    with pytest.raises(StreamError, match="/file can not be sent: a link was put in its place"):
-        packed("stream", source)
+    assert not entries(packed("stream", source, exclude=swap)[0])
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -21,9 +21,7 @@ import pytest
 from ee_runner import names, underway
 from ee_runner.errors import ArtifactError
 from ee_runner.processes import Identity
-from tests.support.processes import REPO, alive, wait_until
-
-NOBODY = 65534
+from tests.support.processes import NOBODY, REPO, alive, wait_until
 
 
 @pytest.fixture(autouse=True)

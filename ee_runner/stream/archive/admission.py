@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from dataclasses import dataclass
 
 from ee_runner.errors import UnsafeArchive
 from ee_runner.stream.archive.tree import shown
 from ee_runner.stream.archive.zipformat import Entry
+from ee_runner.values import dataclass
 
 LINK_MAX = 4095
 """Bytes of a symbolic link's target, as many as the system takes."""

@@ -14,12 +14,13 @@ import stat
 import zlib
 from array import array
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ee_runner.stream.archive import zipformat
-from ee_runner.stream.archive.walk import ZEROS, Digests, Exclude, Found, Skipped, Tree, changed
+from ee_runner.stream.archive.found import ZEROS, Digests, Found, changed
+from ee_runner.stream.archive.walk import Exclude, Skipped, Tree
 from ee_runner.stream.archive.zipformat import Entry
+from ee_runner.values import dataclass
 
 BATCH = 4 * 1024 * 1024
 """Up to this size files are gathered in memory, and compressed there."""
@@ -30,7 +31,7 @@ LEVEL = 1
 Zeros shrink to a 227th then, far from what a receiver takes for a bomb.
 """
 
-_JOINED = 256 * 1024
+_JOINED = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,33 +134,36 @@ class _Writer:
 
     def send(self, entry: Entry, found: Found) -> Iterator[bytes]:
         """Give an entry with its content, as the entry says: streamed, compressed with known size, or small."""
-        entry = replace(entry, offset=self.position)
+        entry = entry._replace(offset=self.position)
+        if not entry.streamed and entry.method == zipformat.STORED:
+            data = b"" if entry.absent else found.whole()
+            yield from self._small(entry._replace(crc=zlib.crc32(data)), data)
+            return
+        local = zipformat.local_header(entry)
+        yield self._out(local)
         if entry.streamed:
-            yield self._out(zipformat.local_header(entry))
             checked = _Checked(found.blocks())
             yield from map(self._out, checked)
-            entry = replace(entry, crc=checked.crc)
+            entry = entry._replace(crc=checked.crc)
             yield self._out(zipformat.descriptor(entry))
-        elif entry.method == zipformat.DEFLATED:
-            yield self._out(zipformat.local_header(entry))
-            yield from map(self._out, _as_counted(entry, found))
         else:
-            data = b"" if entry.absent else found.whole()
-            entry = replace(entry, crc=zlib.crc32(data))
-            yield self._out(zipformat.local_header(entry))
-            yield self._out(data)
-        self._note(entry)
+            yield from map(self._out, _as_counted(entry, found))
+        self._note(entry, local)
 
     def squeeze(self, found: Found) -> Iterator[bytes]:
         """Give an entry whose content is in memory as a whole, compressed where that helps."""
         data = found.whole()
-        entry = replace(found.entry(), crc=zlib.crc32(data), flags=0, offset=self.position)
+        entry = found.entry()._replace(crc=zlib.crc32(data), flags=0, offset=self.position)
         packed = _squeezed(data) if len(data) > 32 and found.link is None else data
         if len(packed) < len(data):
-            entry, data = replace(entry, method=zipformat.DEFLATED, packed=len(packed)), packed
-        yield self._out(zipformat.local_header(entry))
+            entry, data = entry._replace(method=zipformat.DEFLATED, packed=len(packed)), packed
+        yield from self._small(entry, data)
+
+    def _small(self, entry: Entry, data: bytes) -> Iterator[bytes]:
+        local = zipformat.local_header(entry)
+        yield self._out(local)
         yield self._out(data)
-        self._note(entry)
+        self._note(entry, local)
 
     def end(self) -> Iterator[bytes]:
         """Give the central directory, and what follows it."""
@@ -172,8 +176,8 @@ class _Writer:
         self.position += len(piece)
         return piece
 
-    def _note(self, entry: Entry) -> None:
-        record = zipformat.central_entry(entry)
+    def _note(self, entry: Entry, local: bytes) -> None:
+        record = zipformat.central_entry(entry, local=local)
         self.count += 1
         self._size += len(record)
         if packed := self._packer.compress(record):
@@ -232,7 +236,7 @@ class _Plan:
         for index, found in enumerate(tree.walk()):
             if index >= len(self._sizes) or self._marks[index] != _mark(found) or found.size < self._sizes[index]:
                 raise changed(found.source, found.name)
-            yield found if found.size == self._sizes[index] else replace(found, size=self._sizes[index])
+            yield found if found.size == self._sizes[index] else found._replace(size=self._sizes[index])
         if index + 1 != len(self._sizes):
             raise changed(tree.source)
 
@@ -253,7 +257,7 @@ def _alone(found: Found) -> Packing:
 
 def _placed(entry: Entry, *, offset: int, central: int) -> tuple[int, int]:
     """Return how long the archive and its central directory are with one more entry."""
-    central += len(zipformat.central_entry(replace(entry, offset=offset)))
+    central += len(zipformat.central_entry(entry._replace(offset=offset)))
     offset += len(zipformat.local_header(entry)) + entry.packed
     return offset + (len(zipformat.descriptor(entry)) if entry.streamed else 0), central
 
@@ -275,7 +279,7 @@ def _counted(found: Found) -> Entry:
     """Compress a file once to learn how much that gives, and its checksum."""
     checked = _Checked(found.blocks())
     packed = sum(map(len, _deflated(checked)))
-    return replace(found.entry(), method=zipformat.DEFLATED, packed=packed, crc=checked.crc, flags=0)
+    return found.entry()._replace(method=zipformat.DEFLATED, packed=packed, crc=checked.crc, flags=0)
 
 
 def _as_counted(entry: Entry, found: Found) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import zlib
 from collections.abc import Generator
 from typing import Protocol, TypeVar
@@ -20,6 +21,7 @@ _Steps = Generator[None, None, _T]
 """A step of the archive: it yields whenever it needs more bytes, and then all that came is used up."""
 
 _PIECE = 1 << 18
+_MARK = struct.Struct("<2HqQLQQH")
 
 
 class Job(Protocol):
@@ -35,7 +37,7 @@ class ArchiveReader:
 
     def __init__(self, job: Job) -> None:
         self.complete = False
-        self.position = "before its first entry"
+        self._where, self._entry = "before its first entry", b""
         self._job = job
         self._data = memoryview(b"")
         self._place = 0
@@ -45,6 +47,11 @@ class ArchiveReader:
         self._told = bytearray()  # a hash of each entry, for the central directory to be held against
         self._links: dict[int, bytes] = {}
         self._steps = self._read()
+
+    @property
+    def position(self) -> str:
+        """How far the archive was read."""
+        return f"{self._where} {shown(self._entry)}" if self._entry else self._where
 
     def feed(self, data: bytes | memoryview) -> None:
         self._before += len(self._data)
@@ -71,7 +78,10 @@ class ArchiveReader:
         return piece
 
     def _take(self, size: int) -> _Steps[bytes]:
-        taken = bytearray()
+        piece = self._some(size)
+        if len(piece) == size:
+            return bytes(piece)
+        taken = bytearray(piece)
         while len(taken) < size:
             piece = self._some(size - len(taken))
             if not piece:
@@ -84,7 +94,7 @@ class ArchiveReader:
         while (signature := (yield from self._take(zipformat.SIGNATURE_SIZE))) == zipformat.LOCAL:
             yield from self._read_entry(signature, count)
             count += 1
-        self.position = "in its central directory"
+        self._where, self._entry = "in its central directory", b""
         begin = self._offset - len(signature)
         for number in range(count):
             if signature != zipformat.CENTRAL:
@@ -102,7 +112,7 @@ class ArchiveReader:
         head = signature + (yield from self._take(zipformat.LOCAL_SIZE - len(signature)))
         head += yield from self._take(zipformat.local_length(head) - len(head))
         entry = zipformat.parse_local(head)
-        self.position = f"in the entry {shown(entry.name)}"
+        self._where, self._entry = "in the entry", entry.name
         self._sink = sink = self._job.admit(entry)
         packed = 0
         if not entry.absent:
@@ -113,7 +123,7 @@ class ArchiveReader:
                 raise damaged(entry)
         sink.end()
         self._sink = None
-        self.position = f"after the entry {shown(entry.name)}"
+        self._where = "after the entry"
         if sink.link is not None:
             self._links[number] = sink.link
         size = entry.size if entry.absent else sink.size
@@ -179,9 +189,10 @@ class ArchiveReader:
 
     def _hash(self, entry: Entry, *, offset: int, crc: int, size: int, packed: int) -> bytes:
         """Hash what the local header and the central directory must both say, and what was found."""
-        own = (entry.mode, entry.digest, entry.absent, entry.link) if entry.own else None
-        said = (entry.zip_name, entry.name, entry.flags, entry.method, entry.mtime_ns, own, offset, crc, size, packed)
-        return hashlib.blake2b(repr(said).encode(), digest_size=8, key=self._key).digest()
+        name = entry.zip_name
+        numbers = (entry.flags, entry.method, entry.mtime_ns, offset, crc, size, packed, len(name))
+        said = b"".join((_MARK.pack(*numbers), name, entry.field))  # the field, which is ours alone, has the rest
+        return hashlib.blake2b(said, digest_size=8, key=self._key).digest()
 
 
 _FOLLOWED = "More bytes follow the end of the archive. Send it again."

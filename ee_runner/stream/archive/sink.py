@@ -57,7 +57,7 @@ class Sink:
         self._file: NewFile | None = None
         self._blob: BlobWriter | None = None
         self._sum = hashlib.sha256() if entry.digest is not None else None
-        self._stack = ExitStack()
+        self._stack: ExitStack | None = None
 
     def open(self, tree: Tree, cache: Blobs | None) -> None:
         """Make the directory, or begin the file; take an absent content from the cache."""
@@ -69,6 +69,7 @@ class Sink:
         if self._entry.absent:
             self._take_from(cache)
         elif cache is not None and self._entry.digest is not None and self._wanted:
+            self._stack = ExitStack()
             self._blob = self._stack.enter_context(cache.add(self._entry.digest))
             self._sum = None  # the cache does it
 
@@ -88,7 +89,8 @@ class Sink:
             raise damaged(self._entry)
         if self._sum is not None and self._sum.digest() != self._entry.digest and not self._entry.absent:
             raise damaged(self._entry)
-        self._stack.close()  # the cache verifies what it was given
+        if self._stack is not None:
+            self._stack.close()  # the cache verifies what it was given
         if self._file is not None:
             known = self._entry.own
             mode = kind_and_mode(self._entry)[1] & self._job.modes if known else None
@@ -96,8 +98,8 @@ class Sink:
 
     def abort(self) -> None:
         """Let go of the cache; the tree removes the file."""
-        error = StreamError("The archive was given up.")
-        self._stack.__exit__(StreamError, error, None)
+        if self._stack is not None:
+            self._stack.__exit__(StreamError, StreamError("The archive was given up."), None)
 
     def _put(self, data: bytes | memoryview, packed: int) -> None:
         taken = len(data)

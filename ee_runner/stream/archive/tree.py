@@ -86,16 +86,13 @@ class Tree:
 
     def create(self, name: bytes, *, size: int | None) -> NewFile:
         """Begin a file beside its place; `size` decides on holes. The one begun before must have ended."""
-        with self._explained(name):
+        try:
             parent = self._directory(_parent(name))
             descriptor = os.open(self._partial, _NEW, 0o600, dir_fd=parent)
-            try:
-                place = os.dup(parent)
-            except OSError:
-                os.close(descriptor)
-                os.unlink(self._partial, dir_fd=parent)
-                raise
-        self._file = NewFile(self, name, descriptor=descriptor, place=place, sparse=size is None or size > SPARSE_FROM)
+        except OSError as error:
+            raise self._failure(name, error) from error
+        sparse = size is None or size > SPARSE_FROM
+        self._file = NewFile(self, name, descriptor=descriptor, place=parent, sparse=sparse)
         return self._file
 
     def link(self, name: bytes, target: bytes, *, mtime_ns: int | None) -> None:
@@ -248,7 +245,8 @@ class Tree:
 class NewFile:
     """A file on its way: written beside its place under a private name, 0600, and put there when it is whole.
 
-    `size` counts its bytes, `taken` those that are no hole.
+    `place` is the open directory that it is in, which stays open as long as the file. `size` counts its bytes, `taken`
+    those that are no hole.
     """
 
     def __init__(self, tree: Tree, name: bytes, *, descriptor: int, place: int, sparse: bool) -> None:
@@ -262,26 +260,29 @@ class NewFile:
 
     def write(self, data: bytes | memoryview) -> None:
         """Append to the file."""
-        with self._tree._explained(self._name):
+        try:
             if self._sparse:
                 self._write_with_holes(memoryview(data))
             else:
                 self._write(memoryview(data), at=self.size)
+        except OSError as error:
+            raise self._tree._failure(self._name, error) from error
         self.size += len(data)
 
     def commit(self, *, mode: int | None = None, mtime_ns: int | None = None) -> None:
         """Put the file into its place, where what was there before goes; it keeps 0600 and its time unless told."""
         try:
-            with self._tree._explained(self._name):
-                if self._sparse:
-                    os.ftruncate(self._descriptor, self.size)
-                if mode is not None:
-                    os.fchmod(self._descriptor, mode)
-                if mtime_ns is not None:
-                    os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
-                self._tree._into_place(self._name, self._place)
-        except BaseException:
+            if self._sparse:
+                os.ftruncate(self._descriptor, self.size)
+            if mode is not None:
+                os.fchmod(self._descriptor, mode)
+            if mtime_ns is not None:
+                os.utime(self._descriptor, ns=(mtime_ns, mtime_ns))
+            self._tree._into_place(self._name, self._place)
+        except BaseException as error:
             self.discard()
+            if isinstance(error, OSError):
+                raise self._tree._failure(self._name, error) from error
             raise
         self._close()
 
@@ -294,7 +295,6 @@ class NewFile:
     def _close(self) -> None:
         self._tree._file = None
         os.close(self._descriptor)
-        os.close(self._place)
 
     def _write_with_holes(self, data: memoryview) -> None:
         begin = at = 0

@@ -17,9 +17,10 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from ee_runner.errors import UnsafeArchive
+from ee_runner.values import dataclass
 
 STORED = 0
 DEFLATED = 8
@@ -49,6 +50,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR = struct.Struct("<4sLQL")
 _NARROW = struct.Struct("<4s3L")
 _WIDE = struct.Struct("<4sL2Q")
+_SIZES = struct.Struct("<3L")
+_PLACE = struct.Struct("<3H2L")
 _FIELD = struct.Struct("<2H")
 _OWN = struct.Struct("<BBIqQ")
 
@@ -66,22 +69,23 @@ _DIGEST_SIZE = 32
 _UNIX = 3
 _BY = 45
 _MS_DIRECTORY = 0x10
+_CENTRAL_START = CENTRAL + bytes((_BY, _UNIX))  # between it and the place both records say the same, in one order
 _KNOWN_FLAGS = 0x0002 | 0x0004 | STREAMED | UTF8  # the first two say how hard deflate has tried
 _NAME_MAX = 255
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One entry of an archive.
+class Entry(NamedTuple):
+    """One entry of an archive; several are made for each file, and a tuple is made soonest. Name what you give.
 
     `name` is the true one: relative, '/' between its parts and at the end of a directory. `size` counts the bytes of
     the content, `packed` those in the archive. When the content is `absent`, `size` is that of the blob which `digest`
     names, and `packed` is 0. `link` is set where a link's content only resembles its target, so that older ends can
     read it as text: see `target`.
 
-    Of a parsed one: `zip_name` is the name as the archive spells it. `own` says that our field was there; without it a
-    local header has mode 0, and the mtime is local time, to 2 s. `wide` says that ZIP64 was, which the descriptor then
-    is too. In the local header of a `streamed` entry crc and packed are 0, and so is size unless the entry is `own`.
+    Of a parsed one: `zip_name` is the name as the archive spells it. `own` says that our field was there, and `field`
+    is its body; without it a local header has mode 0, and the mtime is local time, to 2 s. `wide` says that ZIP64 was,
+    which the descriptor then is too. In the local header of a `streamed` entry crc and packed are 0, and so is size
+    unless the entry is `own`.
     """
 
     name: bytes
@@ -98,6 +102,7 @@ class Entry:
     link: bytes | None = None
     zip_name: bytes = b""
     own: bool = True
+    field: bytes = b""
     wide: bool = False
 
     @property
@@ -162,11 +167,13 @@ def _short(part: bytes) -> bytes:
 
 def _true_name(spelling: bytes, flags: int) -> bytes:
     """Read a name without our field as Python's zipfile does; ansible-runner puts ./ before some links."""
-    try:
-        name = spelling if flags & UTF8 else spelling.decode("cp437").encode()
-        name.decode()
-    except UnicodeDecodeError:
-        raise _malformed("the name of an entry is not the UTF-8 that it claims to be", spelling) from None
+    name = spelling
+    if not name.isascii():
+        try:
+            name = spelling if flags & UTF8 else spelling.decode("cp437").encode()
+            name.decode()
+        except UnicodeDecodeError:
+            raise _malformed("the name of an entry is not the UTF-8 that it claims to be", spelling) from None
     return name.removeprefix(b"./")
 
 
@@ -214,18 +221,25 @@ def descriptor(entry: Entry) -> bytes:
     return (_WIDE if _wide(entry) else _NARROW).pack(DESCRIPTOR, entry.crc, entry.packed, entry.size)
 
 
-def central_entry(entry: Entry) -> bytes:
-    """Return the entry's record in the central directory."""
-    name, flag = spelled(entry.name)
+def central_entry(entry: Entry, *, local: bytes = b"") -> bytes:
+    """Return the entry's record in the central directory; `local` is its local header, where that is at hand."""
     numbers = (_in_archive(entry), entry.packed, entry.offset)
+    attributes = (entry.mode & 0xFFFF) << 16 | (_MS_DIRECTORY if entry.directory else 0)
+    if max(numbers) >= ZIP64_LIMIT:
+        return _wide_central_entry(entry, numbers, attributes=attributes)
+    local = local or local_header(entry)
+    sizes = _SIZES.pack(entry.crc, entry.packed, numbers[0])
+    place = _PLACE.pack(0, 0, 0, attributes, entry.offset)
+    return b"".join((_CENTRAL_START, local[4:14], sizes, local[26:LOCAL_SIZE], place, local[LOCAL_SIZE:]))
+
+
+def _wide_central_entry(entry: Entry, numbers: tuple[int, int, int], *, attributes: int) -> bytes:
+    name, flag = spelled(entry.name)
     beyond = [number for number in numbers if number >= ZIP64_LIMIT]
     size, packed, offset = (0xFFFFFFFF if number >= ZIP64_LIMIT else number for number in numbers)
-    extra = _own_field(entry)
-    if beyond:
-        extra = _FIELD.pack(_ZIP64_FIELD, 8 * len(beyond)) + struct.pack(f"<{len(beyond)}Q", *beyond) + extra
+    extra = _FIELD.pack(_ZIP64_FIELD, 8 * len(beyond)) + struct.pack(f"<{len(beyond)}Q", *beyond) + _own_field(entry)
     date, clock = dos_time(entry.mtime_ns)
-    attributes = (entry.mode & 0xFFFF) << 16 | (_MS_DIRECTORY if entry.directory else 0)
-    made = (CENTRAL, _BY, _UNIX, _needed(wide=bool(beyond)), 0, entry.flags | flag, entry.method, clock, date)
+    made = (CENTRAL, _BY, _UNIX, _needed(wide=True), 0, entry.flags | flag, entry.method, clock, date)
     rest = (entry.crc, packed, size, len(name), len(extra), 0, 0, 0, attributes, offset)
     return _CENTRAL.pack(*made, *rest) + name + extra
 
@@ -281,24 +295,12 @@ def local_length(head: bytes) -> int:
 def parse_local(data: bytes) -> Entry:
     """Read a whole local header."""
     _, _, flags, method, clock, date, crc, packed, size, *lengths = _unpacked(_LOCAL, data, LOCAL)
-    name, fields = _tail(data[LOCAL_SIZE:], *lengths)
+    name, fields = _tail(data, LOCAL_SIZE, *lengths)
     size, packed = _widened((size, packed), fields, name)
-    entry = Entry(
-        name=_true_name(name, flags),
-        mode=0,
-        mtime_ns=_from_dos(date, clock),
-        size=size,
-        packed=packed,
-        crc=crc,
-        method=method,
-        flags=flags,
-        zip_name=name,
-        own=False,
-        wide=_ZIP64_FIELD in fields,
-    )
-    if entry.streamed and (crc or packed or size):
+    if flags & STREAMED and (crc or packed or size):
         raise _malformed("a size or checksum stands both before and after the content", name)
-    return _completed(entry, fields)
+    record = _Record(flags, method, crc, packed, size)
+    return _parsed(record, name, fields, mode=0, moment=(date, clock))
 
 
 def central_length(head: bytes) -> int:
@@ -311,30 +313,18 @@ def parse_central(data: bytes) -> Entry:
     """Read a whole record of the central directory; one with a comment is refused."""
     _, _, system, _, _, flags, method, clock, date, crc, packed, size, *rest = _unpacked(_CENTRAL, data, CENTRAL)
     name_size, extra_size, comment, disk, _, attributes, offset = rest
-    name, fields = _tail(data[CENTRAL_SIZE:], name_size, extra_size + comment)
+    name, fields = _tail(data, CENTRAL_SIZE, name_size, extra_size + comment)
     if comment or disk:
         raise _malformed("it has a comment, or lies on another disk", name)
     size, packed, offset = _widened((size, packed, offset), fields, name)
-    entry = Entry(
-        name=_true_name(name, flags),
-        mode=attributes >> 16 if system == _UNIX else 0,
-        mtime_ns=_from_dos(date, clock),
-        size=size,
-        packed=packed,
-        crc=crc,
-        method=method,
-        flags=flags,
-        offset=offset,
-        zip_name=name,
-        own=False,
-        wide=_ZIP64_FIELD in fields,
-    )
-    own = _completed(entry, fields)
-    if own.own and own.mode & 0xFFFF != entry.mode:
+    mode = attributes >> 16 if system == _UNIX else 0
+    record = _Record(flags, method, crc, packed, size, offset)
+    entry = _parsed(record, name, fields, mode=mode, moment=(date, clock))
+    if entry.own and entry.mode & 0xFFFF != mode:
         raise _malformed("it has two modes", name)
-    if own.own and _in_archive(own) != size:
+    if entry.own and _in_archive(entry) != size:
         raise _malformed("it has two sizes", name)
-    return own
+    return entry
 
 
 def descriptor_length(entry: Entry) -> int:
@@ -379,15 +369,15 @@ def _unpacked(form: struct.Struct, data: bytes, signature: bytes) -> tuple[int, 
     return form.unpack_from(data)
 
 
-def _tail(data: bytes, name_size: int, extra_size: int) -> tuple[bytes, dict[int, bytes]]:
+def _tail(data: bytes, start: int, name_size: int, extra_size: int) -> tuple[bytes, dict[int, bytes]]:
     """Return the name and the extra fields that follow a record's fixed part."""
-    name = bytes(data[:name_size])
-    if len(data) != name_size + extra_size:
+    name = bytes(data[start : start + name_size])
+    if len(data) != start + name_size + extra_size:
         raise _malformed("an entry is cut", name)
     if b"\0" in name:
         raise _malformed("the name of an entry has a zero byte", name)
     fields: dict[int, bytes] = {}
-    for kind, body in _fields(bytes(data[name_size:]), name):
+    for kind, body in _fields(bytes(data[start + name_size :]), name):
         if kind in fields and kind in (_ZIP64_FIELD, _OWN_FIELD):
             raise _malformed(f"an entry has the extra field {kind:#06x} twice", name)
         fields[kind] = body
@@ -418,45 +408,93 @@ def _widened(numbers: tuple[int, ...], fields: dict[int, bytes], name: bytes) ->
     return tuple(next(wide) if number == 0xFFFFFFFF else number for number in numbers)
 
 
-def _completed(entry: Entry, fields: dict[int, bytes]) -> Entry:
-    """Return the entry with what our field says of it, unless the record itself says something else."""
-    if entry.flags & ~_KNOWN_FLAGS or entry.method not in (STORED, DEFLATED):
-        raise _malformed(f"method {entry.method}, flags {entry.flags:#06x}: encrypted, or unknown here", entry.zip_name)
-    if entry.method == STORED and entry.size != entry.packed:
-        raise _malformed("it has two sizes, and is not compressed", entry.zip_name)
-    if _OWN_FIELD not in fields:
-        return entry
-    own = _with_own(entry, fields[_OWN_FIELD])
-    if entry.size != _in_archive(own) and not entry.streamed:
+class _Record(NamedTuple):
+    """What both records of an entry say of its content; the offset only the one in the central directory."""
+
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int = 0
+
+
+def _parsed(record: _Record, zip_name: bytes, fields: dict[int, bytes], *, mode: int, moment: tuple[int, int]) -> Entry:
+    """Return the entry that a record tells of, with what our field says in place of what zip can not say."""
+    flags, method, crc, packed, size, offset = record
+    if flags & ~_KNOWN_FLAGS or method not in (STORED, DEFLATED):
+        raise _malformed(f"method {method}, flags {flags:#06x}: encrypted, or unknown here", zip_name)
+    if method == STORED and size != packed:
+        raise _malformed("it has two sizes, and is not compressed", zip_name)
+    name, field = _true_name(zip_name, flags), fields.get(_OWN_FIELD)
+    own = _Own(name, mode, 0, size) if field is None else _read_own(field, name, zip_name)
+    entry = Entry(
+        name=own.name,
+        mode=own.mode,
+        mtime_ns=_from_dos(*moment) if field is None else own.mtime_ns,
+        size=own.size,
+        packed=packed,
+        crc=crc,
+        method=method,
+        flags=flags,
+        digest=own.digest,
+        absent=own.absent,
+        offset=offset,
+        link=own.link,
+        zip_name=zip_name,
+        own=field is not None,
+        field=field or b"",
+        wide=_ZIP64_FIELD in fields,
+    )
+    if field is not None:
+        _check_own(entry, size=size, is_directory=name.endswith(b"/"))
+    return entry
+
+
+def _check_own(entry: Entry, *, size: int, is_directory: bool) -> None:
+    """Hold what our field says against the record."""
+    if size != _in_archive(entry) and not entry.streamed:
         raise _malformed("it has two sizes", entry.zip_name)
-    if own.absent and (own.digest is None or own.packed or own.crc or own.streamed or not stat.S_ISREG(own.mode)):
+    content = entry.packed or entry.crc or entry.streamed
+    if entry.absent and (entry.digest is None or content or not stat.S_ISREG(entry.mode)):
         raise _malformed("its absent content is there, or has no digest, or is no file", entry.zip_name)
-    if not own.directory == entry.directory == stat.S_ISDIR(own.mode):
+    if not entry.directory == is_directory == stat.S_ISDIR(entry.mode):
         raise _malformed("its name and its mode disagree on whether it is a directory", entry.zip_name)
-    return own
 
 
-def _with_own(entry: Entry, body: bytes) -> Entry:
-    """Return the entry with what our field says of it."""
+class _Own(NamedTuple):
+    """What our field says."""
+
+    name: bytes
+    mode: int
+    mtime_ns: int
+    size: int
+    absent: bool = False
+    digest: bytes | None = None
+    link: bytes | None = None
+
+
+def _read_own(body: bytes, name: bytes, zip_name: bytes) -> _Own:
     if len(body) < _OWN.size or body[0] != _OWN_VERSION or body[1] > 15:
-        raise _malformed("its field 0x4545 is of an unknown version", entry.zip_name)
+        raise _malformed("its field 0x4545 is of an unknown version", zip_name)
     _, flags, mode, mtime_ns, size = _OWN.unpack_from(body)
+    if len(body) == _OWN.size and not flags & ~_ABSENT and name:
+        return _Own(name, mode, mtime_ns, size, bool(flags))
     rest, digest, link = body[_OWN.size :], None, None
     if flags & _DIGEST:
-        digest, rest = _cut(rest, _DIGEST_SIZE, entry)
+        digest, rest = _cut(rest, _DIGEST_SIZE, zip_name)
     if flags & _RAW_LINK:
-        length, rest = _cut(rest, 2, entry)
-        link, rest = _cut(rest, int.from_bytes(length, "little"), entry)
-    name, rest = (rest, b"") if flags & _RAW_NAME else (entry.name, rest)
+        length, rest = _cut(rest, 2, zip_name)
+        link, rest = _cut(rest, int.from_bytes(length, "little"), zip_name)
+    name, rest = (rest, b"") if flags & _RAW_NAME else (name, rest)
     if rest or b"\0" in name or b"\0" in (link or b"") or not name:
-        raise _malformed("its field 0x4545 is too long, or has a zero byte or an empty name in it", entry.zip_name)
-    known = {"name": name, "mode": mode, "mtime_ns": mtime_ns, "size": size, "digest": digest, "link": link}
-    return replace(entry, own=True, absent=bool(flags & _ABSENT), **known)
+        raise _malformed("its field 0x4545 is too long, or has a zero byte or an empty name in it", zip_name)
+    return _Own(name, mode, mtime_ns, size, bool(flags & _ABSENT), digest, link)
 
 
-def _cut(data: bytes, size: int, entry: Entry) -> tuple[bytes, bytes]:
+def _cut(data: bytes, size: int, zip_name: bytes) -> tuple[bytes, bytes]:
     if len(data) < size:
-        raise _malformed("its field 0x4545 is cut", entry.zip_name)
+        raise _malformed("its field 0x4545 is cut", zip_name)
     return data[:size], data[size:]
 
 

@@ -41,6 +41,7 @@ lint: $(VENV)/.dev ## ruff check, ruff format --check
 types: $(VENV)/.dev ## mypy
 	$(BIN)/mypy
 	$(BIN)/mypy --exclude "^tests/support/(playbooks|other_engine|parity)/" tests
+	$(BIN)/mypy --exclude "^bench/(plugins|soak|fuzz)" bench
 
 unit: $(VENV)/.dev ## the tests that need neither engines nor root
 	$(PYTEST) tests/unit

@@ -82,12 +82,13 @@ def run_command(
 
     `input_fd`, `output_fd` and `error_fd` are descriptors or files that the command is connected to; what goes there
     is not returned. When input and output both are terminals, the command has one, too. With `runner_mode` ``pexpect``
-    the error output is part of the output; with ``subprocess`` the two stay apart. Raises what `run` raises.
+    the error output is part of the output; with ``subprocess`` the two stay apart. A command that is not Ansible's
+    makes no events but for an `event_handler`, a plugin or `json_mode`. Raises what `run` raises.
     """
     attachment = connected(input_fd, output_fd, error_fd, attachment=attachment)
     runner = _command(executable_cmd, cmdline_args, attachment, options)
     captured = Captured(out=output_fd is None, err=error_fd is None)
-    runner.config.attachment = replace(runner.config.attachment, captured=captured)
+    runner.config.attachment = replace(runner.config.attachment, captured=captured, unread=True)
     runner.run()
     return captured.out, captured.err, runner.rc if runner.rc is not None else 1
 

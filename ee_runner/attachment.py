@@ -30,6 +30,7 @@ class Attachment:
     `stoppable` says that SIGTERM to this process ends the job in order, and nothing but the job.
     `started` is called once, when the job's process runs; the job waits for its return.
     `ready` is a minder that was started ahead for the job; whoever started it closes it.
+    `unread` says that nobody can ask for the job's events later: lines of a program that has none are no events then.
     """
 
     display: Display | None = None
@@ -46,6 +47,7 @@ class Attachment:
     warn: Callable[[str], None] = lambda _: None
     started: Callable[[], None] | None = None
     ready: Minding | None = None
+    unread: bool = False
 
     def display_for(self, values: Mapping[str, Any]) -> Display | None:
         """Return what shows a job with these options: the display, or what `shown` asks for."""

@@ -30,6 +30,18 @@ Reason: TypeAlias = Literal[
     "lost",
     "callback",
 ]
+_STOPPED: Mapping[Reason, Status] = {
+    "canceled": "canceled",
+    "prompt_unanswered": "failed",
+    "job_timeout": "timeout",
+    "idle_timeout": "timeout",
+    "subprocess_timeout": "timeout",
+}
+
+
+def status_of_stop(reason: Reason) -> Status:
+    """Return the status of a job that was stopped for this reason."""
+    return _STOPPED.get(reason, "error")
 
 
 @dataclass(frozen=True, slots=True)

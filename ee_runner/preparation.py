@@ -61,9 +61,7 @@ def prepare(
     found_by = engine.name if asked in registry.DETECTED else asked
     with (
         _claim(spec, attachment, mark=mark, engine=found_by, temporary=temporary) as claim,
-        Workspace.open(
-            spec, own_root=own_root, isolated=isolated, cancel=attachment.cancellation
-        ) as workspace,
+        Workspace.open(spec, own_root=own_root, isolated=isolated, cancel=attachment.cancellation) as workspace,
     ):
         with failure_recorded(spec):
             if workspace.playbook is not None and workspace.playbook.parent != workspace.run_dir:

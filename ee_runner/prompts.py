@@ -162,7 +162,7 @@ class Prompter:
             return None
         self._tried = True
         for expression, secret in self._answers:
-            if expression.fits(question):
+            if expression.fits(question.text, question.start):
                 return self._answer(question, secret)
         self._quiet = min(self._quiet * 2, _HESITANT)  # a line that grows bit by bit is looked at less and less
         return None

@@ -8,12 +8,8 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ee_runner.errors import EngineError, LaunchError
-
-if TYPE_CHECKING:
-    from ee_runner.prompts import Question
 
 SHOWN = 500
 """Characters of a prompt that a message shows, its end: that is where the question is."""
@@ -118,29 +114,29 @@ class Expression:
         self._wild = bool(_REPEATED_GROUP.search(pattern))
         self._too_slow = False
 
-    def fits(self, question: Question) -> bool:
-        """Say whether it matches a part of the question; one that once took too long is not tried again."""
+    def fits(self, text: str, start: int) -> bool:
+        """Say whether it matches a part of the text that ends after `start`; not again, once it took too long."""
         if self._too_slow:
             return False
-        if not self._wild and len(question.text) ** (self._repeats + 1) <= _STEPS:
-            return self._matches(question)
-        return self._matches_in_time(question)
+        if not self._wild and len(text) ** (self._repeats + 1) <= _STEPS:
+            return self._matches(text, start)
+        return self._matches_in_time(text, start)
 
-    def _matches(self, question: Question) -> bool:
-        return any(match.end() > question.start for match in self._compiled.finditer(question.text))
+    def _matches(self, text: str, start: int) -> bool:
+        return any(match.end() > start for match in self._compiled.finditer(text))
 
-    def _matches_in_time(self, question: Question) -> bool:
+    def _matches_in_time(self, text: str, start: int) -> bool:
         """Match in a process of its own: nothing else can interrupt the matching engine."""
         import json
 
         from ee_runner.executor.control import capture
 
-        asked = json.dumps([self._compiled.pattern, question.text, question.start]).encode()
+        asked = json.dumps([self._compiled.pattern, text, start]).encode()
         python = sys.executable if Path(sys.executable).name.startswith("python") else "python3"
         try:
             return capture([python, "-I", "-S", "-c", _MATCHER], input=asked, timeout=_MATCH_TIME).rc == 0
         except LaunchError:
-            return self._matches(question)
+            return self._matches(text, start)
         except EngineError:
             self._too_slow = True
             import logging

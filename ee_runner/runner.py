@@ -218,7 +218,7 @@ class Runner(Results):
     def _pipeline(
         self, job: Prepared, store: ArtifactStore, spool: Spool, handlers: Handlers, emitters: Sequence[Emitter]
     ) -> Pipeline:
-        plain = job.plan.terminal is Terminal.PIPES and not _is_observed(job.spec) and self.event_handler is None
+        plain = not _is_observed(job.spec) and not self._wants_lines(job, emitters)
         return Pipeline(
             decoder=None if plain else Decoder(job.nonce),
             assembler=EventAssembler(ident=job.spec.ident, read_record=spool.read),
@@ -230,6 +230,14 @@ class Runner(Results):
             captured=self.config.attachment.captured,
             json_mode=job.spec.json_mode and not plain,
         )
+
+    def _wants_lines(self, job: Prepared, emitters: Sequence[Emitter]) -> bool:
+        """Say whether somebody takes the lines of a program that has no events of its own as such."""
+        if self.event_handler is not None:
+            return True
+        if self.config.attachment.unread:
+            return bool(emitters) or job.spec.json_mode
+        return job.plan.terminal is not Terminal.PIPES
 
     def _handlers(self, secrets: Collection[Secret]) -> Handlers:
         handlers = Handlers(

@@ -17,7 +17,7 @@ from ee_runner.engines import mounts
 from ee_runner.errors import EngineError, EngineUnavailable
 from ee_runner.executor import Cancellation, Executor, Sink
 from ee_runner.executor.minding import Minding
-from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome
+from ee_runner.job import ContainerSpec, Invocation, Mount, Outcome, status_of_stop
 from ee_runner.logs import log
 from ee_runner.plan import ExecutionPlan
 from ee_runner.values import dataclass, replace
@@ -195,7 +195,7 @@ class ContainerEngine(ABC):
         self.ensure_image(plan.container, progress, cancel=cancel)
         asked = cancel.check()
         if asked is not None:
-            return Outcome("canceled" if asked == "canceled" else "error", 254, asked)
+            return Outcome(status_of_stop(asked), 254, asked)
         tail, since = TailSink(sink), time.time()
         with self.invocation(plan) as invocation:
             try:

@@ -49,6 +49,7 @@ from ansible import constants as C  # type: ignore[import-untyped]  # noqa: N812
 from ansible.executor import task_queue_manager, task_result  # type: ignore[import-untyped]
 from ansible.executor.task_queue_manager import TaskQueueManager  # type: ignore[import-untyped]
 from ansible.playbook.task import Task  # type: ignore[import-untyped]
+from ansible.plugins import callback  # type: ignore[import-untyped]
 from ansible.plugins.cache import BaseFileCacheModule  # type: ignore[import-untyped]
 from ansible.plugins.callback import CallbackBase  # type: ignore[import-untyped]
 from ansible.utils.display import Display  # type: ignore[import-untyped]
@@ -254,7 +255,9 @@ class Stream:
 
     def __init__(self, nonce: str) -> None:
         self._prefix = f"\x1b_ee;{nonce};"
+        self._boundary = f"{self._prefix}B\x1b\\"
         self.shared = self._stderr_is_stdout()
+        self._held = False
 
     @staticmethod
     def _stderr_is_stdout() -> bool:
@@ -263,14 +266,32 @@ class Stream:
         except OSError:
             return False
 
-    def boundary(self) -> None:
-        """Say that text from here on belongs to an event."""
+    def boundary(self, *, together: bool) -> None:
+        """Say that text from here on belongs to an event.
+
+        `together` says that nothing but Ansible's display writes it: then boundary, text and mark come in one write,
+        or as far as the display is about to write elsewhere and says `flush`.
+        """
+        self._held = together and getattr(sys.stdout, "line_buffering", False)
+        if self._held:
+            self._flush_lines(False)
         # A pipe of its own needs no flush here: nothing but buffered output goes there.
-        self._put(f"{self._prefix}B\x1b\\", flush=self.shared)
+        self._put(self._boundary, flush=self.shared and not together)
 
     def mark(self, offset: int, length: int) -> None:
         """Say that the event's text ends here."""
-        self._put(f"{self._prefix}E;{offset};{length}\x1b\\", flush=True)
+        self._put(f"{self._prefix}E;{offset};{length}\x1b\\", flush=not self._held)
+        if self._held:
+            self._flush_lines(True)
+
+    def _flush_lines(self, wanted: bool) -> None:
+        """Have each line flushed as it ends, or not; what is there is flushed now."""
+        stdout: Any = sys.stdout
+        with contextlib.suppress(OSError, ValueError):  # as in _put
+            stdout.reconfigure(line_buffering=wanted)
+
+    def flush(self) -> None:
+        self._put("", flush=True)
 
     def say(self, message: str) -> None:
         """Show a message of the plugin itself."""
@@ -441,8 +462,8 @@ class Observer:
         self.spool = Spool(settings.spool)
         self.plugin: CallbackModule | None = None
         self._settings = settings
-        self._pid = os.getpid()
-        ids = {**settings.job_ids, "pid": self._pid}
+        self._forked = False
+        ids = {**settings.job_ids, "pid": os.getpid()}
         self._ids = "".join(f',"{name}":{number}' for name, number in ids.items())
         self._lock = threading.RLock()
         self._inside = False
@@ -450,6 +471,8 @@ class Observer:
         self._stderr: list[str] = []
         self._message = threading.local()
         self._complained = False
+        self._known = 0
+        self._own_only = False
         self._cleaner = cleaner()
         self._shared: tuple[Any, Any] | None = None
 
@@ -460,6 +483,7 @@ class Observer:
 
     def install(self) -> None:
         """Wrap Ansible's dispatch of callbacks and its display, for the rest of the process."""
+        os.register_at_fork(after_in_child=self._has_forked)
         TaskQueueManager.send_callback = self._watch_callbacks(TaskQueueManager.send_callback)
         Display.display = self._watch_display(Display.display)
         verbose = "_verbose_display" if "_verbose_display" in vars(Display) else "verbose"
@@ -475,15 +499,18 @@ class Observer:
             raw, name, clean = self._cleaner
             setattr(raw, name, self._handing_on(clean))
 
+    def _has_forked(self) -> None:
+        self._forked = True
+
     # A forked worker gets the wrapped functions too. It must pass through: its output goes to the parent's queue,
     # and the lock may have been held by another thread at the moment of the fork.
 
     def _watch_callbacks(self, dispatch: Callable[..., Any]) -> Callable[..., Any]:
         def send_callback(tqm: Any, method_name: str, *args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != self._pid:
+            if self._forked:
                 return dispatch(tqm, method_name, *args, **kwargs)
             with self._lock:
-                self._begin()
+                self._begin(together=self._is_ansibles_own(tqm))
                 record = None
                 try:
                     record = self._described(method_name, args, kwargs)
@@ -492,6 +519,16 @@ class Observer:
                     self._finish(record or self._record)
 
         return send_callback
+
+    def _is_ansibles_own(self, tqm: Any) -> bool:
+        """Whether no callback but Ansible's own is served; these write by way of Ansible's display alone."""
+        if len(tqm._callback_plugins) != self._known:
+            self._known = len(tqm._callback_plugins)
+            plugins = (getattr(tqm, "_stdout_callback", None), *tqm._callback_plugins)
+            here = os.path.dirname(callback.__file__)  # noqa: PTH120
+            files = [sys.modules[type(p).__module__].__file__ for p in plugins if p not in (None, self.plugin)]
+            self._own_only = all(os.path.dirname(file or "") == here for file in files)  # noqa: PTH120
+        return self._own_only
 
     def _described(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
         """Give the record of a callback, if there is one and it can be told before the dispatch."""
@@ -521,7 +558,7 @@ class Observer:
 
     def _watch_display(self, display: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(screen: Any, msg: str, *args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != self._pid or not self._lock.acquire(timeout=THREAD_PATIENCE):
+            if self._forked or not self._lock.acquire(timeout=THREAD_PATIENCE):
                 return display(screen, msg, *args, **kwargs)
             try:
                 if self._inside and len(args) < 2 and not kwargs.get("stderr"):
@@ -542,6 +579,8 @@ class Observer:
             whole = str(msg).endswith("\n") or not given.get("newline", True)
             self._stderr.append(str(msg) if whole else f"{msg}\n")
         with contextlib.nullcontext() if self._inside else self._event(str(msg)):
+            if given.get("stderr") and self.stream.shared:
+                self.stream.flush()
             try:
                 return display(screen, msg, *args, **kwargs)
             finally:
@@ -550,7 +589,7 @@ class Observer:
 
     def _watch_verbose(self, method: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(screen: Any, msg: str, host: Any = None, caplevel: int = 2) -> Any:
-            if screen.verbosity <= caplevel or os.getpid() != self._pid:
+            if self._forked or screen.verbosity <= caplevel:
                 return method(screen, msg, host=host, caplevel=caplevel)
             with self._describing({"verbose": True, "verbosity": caplevel + 1}):
                 return method(screen, msg, host=host, caplevel=caplevel)
@@ -560,7 +599,7 @@ class Observer:
 
     def _watch_message(self, method: Callable[..., Any], kind: str) -> Callable[..., Any]:
         def wrapped(screen: Any, msg: str, *args: Any, **kwargs: Any) -> Any:
-            if os.getpid() != self._pid:
+            if self._forked:
                 return method(screen, msg, *args, **kwargs)
             with self._describing({kind: True}):
                 return method(screen, msg, *args, **kwargs)
@@ -578,18 +617,18 @@ class Observer:
 
     @contextlib.contextmanager
     def _event(self, message: str) -> Iterator[None]:
-        self._begin()
+        self._begin(together=True)
         self.message(message)
         try:
             yield
         finally:
             self._finish(self._record)
 
-    def _begin(self) -> None:
+    def _begin(self, *, together: bool) -> None:
         self._inside = True
         self._record = None
         self.scene.enter_event()
-        self.stream.boundary()
+        self.stream.boundary(together=together)
 
     def _finish(self, record: bytes | None) -> None:
         self._inside = False
@@ -922,7 +961,7 @@ ODD_NAMES = {
 def guarded(name: str, method: Callable[..., None]) -> Callable[..., None]:
     """Make a callback that can't disturb the play: what goes wrong is said in its event."""
 
-    def callback(self: CallbackModule, *args: Any, **kwargs: Any) -> None:
+    def record(self: CallbackModule, *args: Any, **kwargs: Any) -> None:
         try:
             method(self, *args, **kwargs)
         except Exception as error:
@@ -930,7 +969,7 @@ def guarded(name: str, method: Callable[..., None]) -> Callable[..., None]:
             event = ODD_NAMES.get(name, name[len("v2_") :])
             self._observer.record(event, lambda: {"ee_runner_error": problem})
 
-    return callback
+    return record
 
 
 RECORDED = {name: guarded(name, method) for name, method in vars(CallbackModule).items() if name.startswith("v2_")}

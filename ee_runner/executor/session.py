@@ -19,7 +19,7 @@ from ee_runner.executor.child import open_child
 from ee_runner.executor.minding import Minding
 from ee_runner.executor.stopping import Stopping
 from ee_runner.executor.terminals import RawTerminal, size_of
-from ee_runner.job import Invocation, Limits, Outcome, Reason, Status, Terminal
+from ee_runner.job import Invocation, Limits, Outcome, Reason, Terminal, status_of_stop
 from ee_runner.processes import signal_name
 from ee_runner.prompts import Prompter, Unanswered
 from ee_runner.secrets import Secret
@@ -44,14 +44,6 @@ _BEYOND = 65536
 """Bytes that a terminal holds beyond those that can be counted: the limit of the kernel's tty buffers."""
 
 _KEPT_OPEN = "a background process of the job keeps its output open; what it says from now on is lost"
-
-_STATUSES: Mapping[Reason, Status] = {
-    "canceled": "canceled",
-    "prompt_unanswered": "failed",
-    "job_timeout": "timeout",
-    "idle_timeout": "timeout",
-    "subprocess_timeout": "timeout",
-}
 
 
 class Sink(Protocol):
@@ -329,7 +321,7 @@ class _Session:
         left = [f"process {pid} of the job can not be ended by this user" for pid in self._left]
         prompt = [self._unanswered.detail] if self._unanswered and reason == "prompt_unanswered" else []
         said = (*_limit_reached(reason, self._limits), *prompt, *left)
-        return Outcome(_STATUSES.get(reason, "error"), 254, reason, "; ".join(said))
+        return Outcome(status_of_stop(reason), 254, reason, "; ".join(said))
 
 
 def _read(descriptor: int) -> bytes | None:

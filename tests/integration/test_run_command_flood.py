@@ -8,7 +8,7 @@ import random
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pytest
 
@@ -16,7 +16,8 @@ import ee_runner
 from ee_runner import console
 from tests.support.processes import checked
 
-MODES: tuple[Literal["pexpect", "subprocess"], ...] = ("pexpect", "subprocess")
+Mode: TypeAlias = Literal["pexpect", "subprocess"]
+MODES: tuple[Mode, ...] = ("pexpect", "subprocess")
 SIZE = 2_000_000
 KINDS: dict[str, bytes] = {
     "plain lines": b"a line of output as a command may write it\n" * (SIZE // 43),
@@ -93,13 +94,13 @@ def test_a_text_takes_time_linear_in_its_size_however_it_comes(monkeypatch: pyte
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_command_makes_no_events_when_nobody_can_see_them(mode: str, tmp_path: Path) -> None:
+def test_a_command_makes_no_events_when_nobody_can_see_them(mode: Mode, tmp_path: Path) -> None:
     ee_runner.run_command("seq", ["3"], private_data_dir=str(tmp_path), runner_mode=mode, ident="1")
     assert not list((tmp_path / "artifacts/1").rglob("*.json*"))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_handler_gets_the_lines_as_events_and_their_files_are_kept(mode: str, tmp_path: Path) -> None:
+def test_a_handler_gets_the_lines_as_events_and_their_files_are_kept(mode: Mode, tmp_path: Path) -> None:
     seen: list[dict[str, Any]] = []
     out, _, _ = ee_runner.run_command(
         "seq", ["3"], private_data_dir=str(tmp_path), runner_mode=mode, ident="1", event_handler=seen.append

@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from ee_runner.errors import EngineError, LaunchError
-from ee_runner.executor import Cancellation, Executor, capture, companion
-from ee_runner.executor import minding
+from ee_runner.executor import Cancellation, Executor, capture, companion, minding
 from ee_runner.job import Invocation, Limits, Outcome, Terminal
 from ee_runner.secrets import Secret
 

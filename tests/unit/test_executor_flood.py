@@ -31,11 +31,11 @@ class Pieces:
     def stderr(self, data: bytes) -> None: ...
 
 
-def execute(script: str, sink: Pieces, *, terminal: Terminal, cwd: Path) -> Outcome:
+def execute(script: str, sink: Pieces, *, terminal: Terminal, cwd: Path, cancel: Cancellation | None = None) -> Outcome:
     return Executor().run(
         Invocation(("sh", "-c", script), dict(os.environ), cwd, terminal),
         sink,
-        cancel=Cancellation(),
+        cancel=cancel or Cancellation(),
         limits=Limits(job_timeout=60, grace=1),
         passwords={},
     )
@@ -78,3 +78,19 @@ def test_what_comes_alone_is_delivered_before_anything_follows(terminal: Termina
         os.close(go_on)
     assert outcome.status == "successful"
     assert b"".join(sink.out).count(b".") == 50
+
+
+@pytest.mark.parametrize("terminal", CONNECTED)
+def test_a_flood_without_end_is_stopped_at_once(terminal: Terminal, tmp_path: Path) -> None:
+    cancel, after = Cancellation(), 0
+
+    def stop(data: bytes) -> None:
+        nonlocal after
+        after += len(data) if cancel.requested else 0
+        cancel.request()
+
+    began = time.monotonic()
+    outcome = execute("exec yes", Pieces(stop), terminal=terminal, cwd=tmp_path, cancel=cancel)
+    assert (outcome.status, outcome.rc) == ("canceled", 254)
+    assert after > 0
+    assert time.monotonic() - began < 20

@@ -233,11 +233,9 @@ class Runner(Results):
 
     def _wants_lines(self, job: Prepared, emitters: Sequence[Emitter]) -> bool:
         """Say whether somebody takes the lines of a program that has no events of its own as such."""
-        if self.event_handler is not None:
-            return True
-        if self.config.attachment.unread:
-            return bool(emitters) or job.spec.json_mode
-        return job.plan.terminal is not Terminal.PIPES
+        if self.event_handler is not None or job.plan.terminal is Terminal.PIPES:
+            return self.event_handler is not None
+        return bool(emitters) or job.spec.json_mode or not self.config.attachment.unread
 
     def _handlers(self, secrets: Collection[Secret]) -> Handlers:
         handlers = Handlers(

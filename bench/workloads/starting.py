@@ -27,7 +27,7 @@ def importing(stage: Stage) -> Iterator[Figure]:
     titles = {
         "`import ansible_runner`": (Goal(3.0, _OF_NOTHING), ("python", "-c", "import ansible_runner")),
         "`from ansible_runner import run`": (
-            Goal(3.0, _OF_NOTHING),
+            Goal(6.0, _OF_NOTHING),
             ("python", "-c", "from ansible_runner import run"),
         ),
         "`ansible-runner --version`": (Goal(4.5, _OF_NOTHING), ("ansible-runner", "--version")),

@@ -28,7 +28,6 @@ collector, which would otherwise walk it all several times, in vain (see `leave_
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import datetime
 import fcntl
@@ -43,6 +42,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from multiprocessing.util import Finalize
 from typing import Any
 
 from ansible import constants as C  # type: ignore[import-untyped]  # noqa: N812
@@ -135,6 +135,12 @@ def take_settings() -> Settings | None:
         if value is not None:
             os.environ[name] = value
     return Settings(spool, nonce, {**os.environ, **ours})
+
+
+def has_no_options() -> None:
+    """Tell Ansible what it would read from DOCUMENTATION; before 2.19 that means to parse this file once more."""
+    with contextlib.suppress(AttributeError):
+        C.config.initialize_plugin_configuration_definitions("callback", "ee_events", {})
 
 
 # Values
@@ -704,6 +710,8 @@ class Observer:
 
 
 SETTINGS = take_settings()
+if SETTINGS is not None:
+    has_no_options()
 _observers: list[Observer] = []
 
 
@@ -729,24 +737,23 @@ def observer() -> Observer | None:
 def leave_garbage(own: int) -> None:
     """Keep the collector from walking what is there by now, and at the end of the process everything.
 
-    Ansible has some 300,000 objects by now, nearly all of them for good. Python's last collections walk them to find
-    cycles whose end could still do something. The language promises no such end; where it could matter to a file that
-    was never closed, see `may_hold_output`, the collections take place all the same. `own` is a descriptor that holds
-    nothing back.
+    Ansible has tens of thousands of objects by now, nearly all of them for good. Python's last collections walk them
+    to find circles whose end could still do something. The language promises no such end; where it could matter to a
+    file that was never closed, see `may_hold_output`, the collections take place all the same. `own` is a descriptor
+    that holds nothing back.
     """
     freeze = getattr(gc, "freeze", None)  # PyPy has none
     if freeze is None:
         return
-    process = os.getpid()
 
     def end() -> None:
-        if os.getpid() == process:
-            gc.unfreeze()
-            if not may_hold_output(own):
-                freeze()
+        gc.unfreeze()
+        if not may_hold_output(own):
+            freeze()
 
     freeze()
-    atexit.register(end)
+    # In this process only, and after its children have been waited for: they are readers of its pipes.
+    Finalize(None, end, exitpriority=-1)
 
 
 def may_hold_output(own: int) -> bool:
@@ -755,19 +762,22 @@ def may_hold_output(own: int) -> bool:
         others = [fd for fd in map(int, os.listdir("/dev/fd")) if fd > 2 and fd != own]  # noqa: PTH208
     except (OSError, ValueError):
         return True
-    read_here: set[int] = set()
-    led_out: set[int] = set()
+    read: set[int] = set()
+    written: set[int] = set()
     for descriptor in others:
         try:
             access = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
             status = os.fstat(descriptor)
+            pipe = stat.S_ISFIFO(status.st_mode)
             if access == os.O_RDONLY:
-                read_here.add(status.st_ino)
+                read.update({status.st_ino} if pipe else ())
             elif leads_somewhere(descriptor, status):
-                led_out.add(status.st_ino)
+                if not pipe:
+                    return True
+                written.add(status.st_ino)
         except OSError:  # that of the listing is closed
             continue
-    return not led_out <= read_here  # Ansible holds both ends of some pipes
+    return not written <= read  # Ansible holds both ends of some pipes
 
 
 def leads_somewhere(descriptor: int, status: os.stat_result) -> bool:

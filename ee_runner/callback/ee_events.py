@@ -293,8 +293,10 @@ class Stream:
     def _flush_lines(self, wanted: bool) -> None:
         """Have each line flushed as it ends, or not; what is there is flushed now."""
         stdout: Any = sys.stdout
-        with contextlib.suppress(OSError, ValueError):  # as in _put
+        try:  # noqa: SIM105 - twice an event, and suppress() takes longer than all of this
             stdout.reconfigure(line_buffering=wanted)
+        except (OSError, ValueError):  # as in _put
+            pass
 
     def flush(self) -> None:
         self._put("", flush=True)
@@ -539,8 +541,11 @@ class Observer:
     def _described(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes | None:
         """Give the record of a callback, if there is one and it can be told before the dispatch."""
         method = RECORDED.get(name) if self.direct else None
-        if method is None or any(isinstance(arg, Task) and arg.implicit for arg in args):
-            return None  # callbacks are not shown implicit tasks
+        if method is None:
+            return None
+        for arg in args:
+            if isinstance(arg, Task) and arg.implicit:  # callbacks are not shown implicit tasks
+                return None
         method(self.plugin, *args, **kwargs)
         record, self._record = self._record, None
         return record
@@ -992,19 +997,25 @@ for _name, _method in RECORDED.items():
 # Task results: ansible-core 2.19 made the attributes public, 2.23 takes the private names away.
 
 
-def part_of(result: Any, name: str) -> Any:
-    try:
-        return getattr(result, name)
-    except AttributeError:
-        return getattr(result, f"_{name}")
-
-
 def host_of(result: Any) -> Any:
-    return part_of(result, "host")
+    try:
+        return result.host
+    except AttributeError:
+        return result._host
 
 
 def task_of(result: Any) -> Any:
-    return part_of(result, "task")
+    try:
+        return result.task
+    except AttributeError:
+        return result._task
+
+
+def data_of(result: Any) -> Any:
+    try:
+        return result.result
+    except AttributeError:
+        return result._result
 
 
 def event_loop(result: Any) -> Any:
@@ -1013,7 +1024,7 @@ def event_loop(result: Any) -> Any:
 
 def result_of(result: Any, keep: tuple[str, ...] = ()) -> dict[str, Any]:
     """The result as callbacks may see it; of a hidden one only that it is hidden, and the keys to keep."""
-    res: dict[str, Any] = part_of(result, "result")
+    res: dict[str, Any] = data_of(result)
     if task_of(result).no_log or res.get("_ansible_no_log"):
         return {**{key: res[key] for key in keep if key in res}, "censored": CENSORED}
     items = res.get("results")
